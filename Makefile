@@ -1,0 +1,42 @@
+# Two commands do everything on a machine that has Python 3.11, make and git:
+#   make quickstart    set up, then train a small model from scratch and talk to it (minutes, no network after set-up)
+#   make test          set up, then run the tests
+# PYTHON chooses the interpreter that makes the environment: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: quickstart test test-all lint clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/hornbook run recipes/quickstart.toml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Installed again only when the list of dependencies changed.
+$(VENV)/.installed: pyproject.toml
+	@echo "Setting up Python in $(VENV): once, a minute or a few."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml
+	@echo "Setting up Python in $(VENV), with the tools for development: once, a minute or a few."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[dev]"
+	touch $(VENV)/.installed $@

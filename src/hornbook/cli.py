@@ -1,0 +1,240 @@
+"""The verbs. Each reads its options, calls the function that does the work, and ends in an exit status.
+
+0: done. 1: the run failed. 2: the input is wrong. 130: stopped with Ctrl-C. A person's mistake gives one
+clear message on standard error and never a traceback. Everything heavy is imported by the verb that needs it,
+so that help comes at once.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from hornbook import __version__
+from hornbook.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from hornbook.options import PlanOptions, RunOptions
+    from hornbook.recipe import Recipe
+
+Options = TypeVar("Options")
+RecipeOptions = TypeVar("RecipeOptions", "RunOptions", "PlanOptions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A word of the command line: what it does, an example of its arguments, and the function they go to."""
+
+    sentence: str
+    example: str
+    function: Callable[[Sequence[str]], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _dispatch(arguments)
+        sys.stdout.flush()
+    except UserError as problem:
+        _complain("error: ", problem)
+        return 2
+    except RunFailed as failure:
+        _complain("the run failed: ", failure)
+        return 1
+    except KeyboardInterrupt:
+        goes_on = " The same command goes on from where it stopped." if arguments[:1] == ["run"] else ""
+        print(f"\nStopped.{goes_on}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`hornbook show RUN | head`). Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as end:  # tyro ends so, after help with 0 and after an error in the flags with 2
+        return end.code if isinstance(end.code, int) else 2
+    return 0
+
+
+def _complain(label: str, problem: Exception) -> None:
+    """One message on standard error, its lines in one column."""
+    print(label + str(problem).replace("\n", "\n" + " " * len(label)), file=sys.stderr)
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+    elif arguments[0] == "--version":
+        print(f"hornbook {__version__}")
+    elif arguments[0] in VERBS:
+        VERBS[arguments[0]].function(arguments[1:])
+    else:
+        from hornbook.problems import nearest
+
+        guess = nearest(arguments[0], VERBS)
+        advice = f"Did you mean {guess}?" if guess else f"The commands are: {', '.join(VERBS)}."
+        raise UserError(f"{arguments[0]}: is no command. {advice} `hornbook --help` explains them.")
+
+
+def _overview() -> str:
+    lines = [
+        "usage: hornbook COMMAND ...",
+        "",
+        "Hornbook trains a language model from scratch: one recipe in, one language model out.",
+        "",
+    ]
+    for name, verb in VERBS.items():
+        lines += [f"  {name:<8}{verb.sentence}", f"  {'':<8}  hornbook {name} {verb.example}"]
+    lines += [
+        "",
+        "`hornbook COMMAND --help` explains a command. `hornbook run RECIPE --help` also shows every field",
+        "of that recipe, and each is a flag: hornbook run recipes/quickstart.toml --model.n_layers 6",
+    ]
+    return "\n".join(lines)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from hornbook.options import RunOptions
+
+    options, recipe = _parse_with_recipe(RunOptions, "run", arguments)
+    from rich.console import Console
+
+    from hornbook.pipeline import Selection, run_pipeline
+
+    selection = Selection(only=options.only, start=options.start, until=options.until)
+    run_pipeline(recipe, options.runs, selection, Console())
+
+
+def _plan(arguments: Sequence[str]) -> None:
+    from hornbook.options import PlanOptions
+
+    options, recipe = _parse_with_recipe(PlanOptions, "plan", arguments)
+    from rich.console import Console
+
+    from hornbook.planning.plan import plan_recipe
+
+    plan = plan_recipe(recipe, flops_per_second=options.flops_per_second)
+    if options.json:
+        print(plan.to_json())
+    else:
+        plan.render(Console())
+
+
+def _show(arguments: Sequence[str]) -> None:
+    from hornbook.options import ShowOptions
+
+    options = _parse(ShowOptions, "show", arguments)
+    from rich.console import Console
+
+    from hornbook.pipeline import STAGES
+    from hornbook.show import show_run
+
+    show_run(options.run, [stage.name for stage in STAGES], Console())
+
+
+def _sample(arguments: Sequence[str]) -> None:
+    from hornbook.options import SampleOptions
+
+    options = _parse(SampleOptions, "sample", arguments)
+    from hornbook.inference.commands import sample
+    from hornbook.show import require_run
+
+    require_run(options.run)
+    sample(options.run, options.prompt, options.tokens, options.temperature, options.seed, options.stage)
+
+
+def _chat(arguments: Sequence[str]) -> None:
+    from hornbook.options import ChatOptions
+
+    options = _parse(ChatOptions, "chat", arguments)
+    from hornbook.inference.commands import chat
+    from hornbook.show import require_run
+
+    require_run(options.run)
+    chat(options.run, options.temperature, options.seed, options.stage)
+
+
+def _eval(arguments: Sequence[str]) -> None:
+    from hornbook.options import EvalOptions
+
+    options = _parse(EvalOptions, "eval", arguments)
+    from hornbook.stages.evaluate import evaluate_path
+
+    evaluate_path(options.path, options.json)
+
+
+def _export(arguments: Sequence[str]) -> None:
+    from hornbook.options import ExportOptions
+
+    options = _parse(ExportOptions, "export", arguments)
+    from hornbook.show import require_run
+    from hornbook.stages.export import export_run
+
+    require_run(options.run)
+    export_run(options.run, options.to, options.format)
+
+
+def _world(arguments: Sequence[str]) -> None:
+    from hornbook.options import WorldOptions
+
+    options = _parse(WorldOptions, "world", arguments)
+    from hornbook.recipe import load_recipe
+    from hornbook.storyworld.export import write_world
+
+    written = write_world(load_recipe(options.recipe).storyworld, options.to)
+    for name, count in written.items():
+        print(f"{options.to / name}: {count:,}")
+
+
+VERBS = {
+    "run": Verb(
+        "Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run
+    ),
+    "plan": Verb("Say what a recipe will cost, before it runs.", "recipes/gpt2-124m.toml", _plan),
+    "show": Verb("Show what a run has made: stages, scores, curves.", "runs/quickstart", _show),
+    "sample": Verb(
+        "Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample
+    ),
+    "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
+    "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
+    "export": Verb(
+        "Write the final model for other software.", "runs/quickstart --to my-model --format hf", _export
+    ),
+    "world": Verb(
+        "Write what the storyworld of a recipe writes, to look at.",
+        "recipes/quickstart.toml --to world",
+        _world,
+    ),
+}
+
+
+def _parse(options: type[Options], verb: str, arguments: Sequence[str], recipe_path: str = "") -> Options:
+    """The verb's options from the command line. Ends the process where it asks for help or cannot be read."""
+    import tyro
+
+    explained = VERBS[verb]
+    return tyro.cli(
+        options,
+        prog=f"hornbook {verb} {recipe_path}".strip(),
+        description=f"{explained.sentence} Example: hornbook {verb} {explained.example}",
+        args=list(arguments),
+        use_underscores=True,
+    )
+
+
+def _parse_with_recipe(
+    options: type[RecipeOptions], verb: str, arguments: Sequence[str]
+) -> tuple[RecipeOptions, "Recipe"]:
+    """The verb's options, and the recipe they name with its fields set as the flags say."""
+    path = next((argument for argument in arguments if argument.endswith(".toml")), None)
+    if path is None:
+        # Without a recipe there are no fields to show: only help or an error can come of it.
+        parsed = _parse(options, verb, arguments)
+        raise UserError(f"{parsed.recipe}: is no recipe: its name does not end in .toml.")
+    from hornbook.flags import given_flags, with_recipe_flags
+    from hornbook.recipe import load_recipe
+
+    recipe = load_recipe(path)
+    parsed = _parse(with_recipe_flags(options, recipe), verb, arguments, path)
+    flags = given_flags(parsed, recipe)
+    return parsed, load_recipe(path, flags) if flags else recipe

@@ -1,0 +1,1 @@
+"""The corpus: raw text in, curated documents out, as one lazy dataframe query."""

@@ -1,0 +1,67 @@
+"""What a suite of questions came to, in figures and as a table. Needs no torch: scores are read from runs, too."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from rich.table import Table
+
+
+class SuiteScores(TypedDict):
+    """Shares of right answers, each from 0 to 1, with the standard error of what they would be on all such questions.
+
+    choice: the likeliest of the choices is the right one. choice_normalised: the same with the likelihood
+    taken per byte of the choice. free: what the model wrote is the answer. chance: the share that guessing
+    among the choices gives. n: questions. n_cut: those whose beginning did not fit in the model's context.
+    """
+
+    choice: float
+    choice_stderr: float
+    choice_normalised: float
+    choice_normalised_stderr: float
+    free: float
+    free_stderr: float
+    chance: float
+    n: int
+    n_cut: int
+
+
+def share(right: Sequence[bool]) -> float:
+    """The share of right answers."""
+    return sum(right) / len(right)
+
+
+def standard_error(right: Sequence[bool]) -> float:
+    """The standard error of that share, √(p (1 - p) / (n - 1)); 0 for a single answer, which tells none."""
+    p = share(right)
+    return math.sqrt(p * (1 - p) / max(1, len(right) - 1))
+
+
+def score_table(scores: Mapping[str, Mapping[str, SuiteScores]]) -> Table:
+    """A row for each suite; for each stage, in the order given, its scores beside those of the others.
+
+    scores: stage → suite → scores. A suite that a stage was not asked is left empty there.
+    """
+    table = Table(title="Right answers, in percent, with the standard error", title_justify="left")
+    table.add_column("suite")
+    table.add_column("questions", justify="right")
+    table.add_column("guessing", justify="right")
+    for stage in scores:
+        for way in ("choice", "per byte", "free"):
+            table.add_column(f"{stage}\n{way}", justify="right")
+    for suite in dict.fromkeys(suite for of_stage in scores.values() for suite in of_stage):
+        asked = next(of_stage[suite] for of_stage in scores.values() if suite in of_stage)
+        cells = [suite, f"{asked['n']}", f"{100 * asked['chance']:.0f}"]
+        for of_stage in scores.values():
+            cells += _cells(of_stage[suite]) if suite in of_stage else [""] * 3
+        table.add_row(*cells)
+    return table
+
+
+def _cells(scores: SuiteScores) -> list[str]:
+    pairs = (
+        (scores["choice"], scores["choice_stderr"]),
+        (scores["choice_normalised"], scores["choice_normalised_stderr"]),
+        (scores["free"], scores["free_stderr"]),
+    )
+    return [f"{100 * value:.0f} ± {100 * error:.0f}" for value, error in pairs]

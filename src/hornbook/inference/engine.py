@@ -1,0 +1,189 @@
+"""The engine: continues and scores many token sequences at once.
+
+Sequences of similar length share a batch, and a batch holds a bounded number of tokens, so memory does not
+depend on how many are asked for. What a request gets does not depend on its company: attention sees a row's
+own text alone, and each request draws its random numbers from a generator of its own.
+
+Shapes: B rows, T tokens of a row, N scored tokens, D d_model, V vocabulary.
+"""
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from hornbook.errors import UserError
+from hornbook.inference.cache import PaddedCache
+from hornbook.inference.sampling import Sampling
+from hornbook.model.transformer import Transformer
+from hornbook.runtime import torch_generator
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+_LOGITS_AT_ONCE = 2**24
+"""Scores of the vocabulary that are held at a time when texts are scored: 64 MB of float32."""
+
+
+class Engine:
+    """A model made ready for use on a device and in a dtype; by default where and as it is.
+
+    The model is copied if it has to be moved or cast, so one that is being trained is never changed.
+    max_batch_tokens bounds rows times the longest of them, new tokens included, in one batch; a single
+    sequence may be longer.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_tokens: int = 8192,
+    ) -> None:
+        weight = model.head_weight
+        self.device, self.dtype = device or weight.device, dtype or weight.dtype
+        is_ready = weight.device == self.device and weight.dtype == self.dtype
+        self.model = model if is_ready else copy.deepcopy(model).to(self.device, self.dtype)
+        self.tokenizer = tokenizer
+        self.max_batch_tokens = max_batch_tokens
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop_ids: Collection[int] = (),
+    ) -> list[list[int]]:
+        """The continuation of each prompt, in the prompts' order.
+
+        A continuation ends before `<|endoftext|>` or one of `stop_ids`, which it does not include, after
+        `max_new_tokens`, or when the model's context is full. A prompt that leaves too little of the context
+        for the new tokens loses its beginning, but keeps at least half a context of its end.
+
+        Request i draws from the seed and i, whatever the other prompts are. Raises `UserError` for an empty
+        prompt and for sampling options out of their range.
+        """
+        sampling = Sampling(temperature, top_k, top_p)
+        texts = [self._fit(prompt, max_new_tokens) for prompt in prompts]
+        uniforms = [torch.rand(max_new_tokens, generator=torch_generator(seed, i)) for i in range(len(texts))]
+        stops = {self.tokenizer.end_of_text_id, *stop_ids}
+        continuations: list[list[int]] = [[] for _ in texts]
+        for batch in self._batches([len(text) + max_new_tokens for text in texts]):
+            batch_texts, batch_uniforms = [texts[i] for i in batch], [uniforms[i] for i in batch]
+            for row, token in self._continue(batch_texts, torch.stack(batch_uniforms), sampling, stops):
+                continuations[batch[row]].append(token)
+        return continuations
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop_ids: Collection[int] = (),
+    ) -> Iterator[int]:
+        """The tokens of `generate([prompt], ...)[0]`, each as soon as it is there."""
+        uniforms_BN = torch.rand(1, max_new_tokens, generator=torch_generator(seed, 0))
+        stops = {self.tokenizer.end_of_text_id, *stop_ids}
+        text = self._fit(prompt, max_new_tokens)
+        for _, token in self._continue([text], uniforms_BN, Sampling(temperature, top_k, top_p), stops):
+            yield token
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """The log-probability, in nats, of each continuation after its prompt: the sum over its tokens.
+
+        Raises `UserError` where a prompt or continuation is empty, or both together exceed the model's
+        context.
+        """
+        rows = [[*prompt, *rest] for prompt, rest in zip(prompts, continuations, strict=True)]
+        longest = self.model.config.max_seq_len
+        for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            if not 0 < len(prompt) < len(row):
+                raise UserError(f"text {number} to score: its prompt or its continuation is empty")
+            if len(row) > longest:
+                raise UserError(
+                    f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "
+                    "shorten it, or train with a larger model.max_seq_len"
+                )
+        scores = [0.0] * len(rows)
+        for batch in self._batches([len(row) for row in rows]):
+            sums = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
+            for i, log_probability in zip(batch, sums, strict=True):
+                scores[i] = log_probability
+        return scores
+
+    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[float]:
+        # Padding stands on the right here: causal attention never looks at it.
+        hidden_BTD = self.model(self._to_tensor(rows, pad_left=False))
+        spans = list(zip(prompt_lengths, map(len, rows), strict=True))
+        # The vector at a token predicts the next one.
+        hidden_ND = torch.cat([hidden_BTD[b, start - 1 : end - 1] for b, (start, end) in enumerate(spans)])
+        targets = [token for row, (start, end) in zip(rows, spans, strict=True) for token in row[start:end]]
+        targets_N = torch.tensor(targets, device=self.device)
+        n_at_once = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
+        log_probabilities = [
+            self.model.logits(hidden).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
+            for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True)
+        ]
+        per_row = torch.cat(log_probabilities).double().split([end - start for start, end in spans])
+        return [row.sum().item() for row in per_row]
+
+    @torch.inference_mode()
+    def _continue(
+        self, texts: list[list[int]], uniforms_BN: Tensor, sampling: Sampling, stops: set[int]
+    ) -> Iterator[tuple[int, int]]:
+        """Pairs of row and next token, all first tokens first. Rows that have ended leave the batch."""
+        max_new_tokens = uniforms_BN.shape[1]
+        longest = max(map(len, texts))
+        padding = [longest - len(text) for text in texts]
+        cache = PaddedCache(self.model.config, padding, longest + max_new_tokens, self.dtype, self.device)
+        room = [min(max_new_tokens, self.model.config.max_seq_len - len(text)) for text in texts]
+        alive = list(range(len(texts)))
+        input_ids_BT = self._to_tensor(texts, pad_left=True)
+        for n_made in range(max(room)):
+            hidden_BTD = self.model(input_ids_BT, cache=cache)
+            logits_BV = self.model.logits(hidden_BTD[:, -1])
+            tokens = sampling.choose(logits_BV, uniforms_BN[alive, n_made].to(self.device)).tolist()
+            goes_on = []
+            for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
+                if token in stops:
+                    continue
+                yield row, token
+                if n_made + 1 < room[row]:
+                    goes_on.append(place)
+            if not goes_on:
+                return
+            if len(goes_on) < len(alive):
+                cache.keep_rows(goes_on)
+            alive = [alive[place] for place in goes_on]
+            input_ids_BT = torch.tensor([[tokens[place]] for place in goes_on], device=self.device)
+
+    def _fit(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
+        if not prompt:
+            raise UserError("the prompt is empty: the model needs at least one token to continue")
+        context = self.model.config.max_seq_len
+        return list(prompt[-max(context - max_new_tokens, context // 2) :])
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Indexes of sequences that go together, longest first, at most `max_batch_tokens` with padding."""
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+            if batch and (len(batch) + 1) * lengths[batch[0]] > self.max_batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _to_tensor(self, rows: list[list[int]], pad_left: bool) -> Tensor:
+        """(B,T) ids; which id the padding has is of no matter."""
+        longest = max(map(len, rows))
+        padding = [[0] * (longest - len(row)) for row in rows]
+        padded = [pad + row if pad_left else row + pad for row, pad in zip(rows, padding, strict=True)]
+        return torch.tensor(padded, device=self.device)

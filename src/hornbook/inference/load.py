@@ -1,0 +1,42 @@
+"""From a path to an engine: which model of a run is meant, and everything it needs to speak."""
+
+from pathlib import Path
+
+from hornbook.errors import UserError
+from hornbook.inference.engine import Engine
+from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
+from hornbook.runtime import pick_device, pick_dtype
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+def find_model(path: Path, stages: tuple[str, ...]) -> Path:
+    """The folder of a model: `path` itself, or that of the first of `stages` that the run finished.
+
+    Raises `UserError` where there is neither.
+    """
+    if (path / CONFIG_FILE).is_file():
+        return path
+    for stage in stages:
+        if (path / stage / "final" / CONFIG_FILE).is_file():
+            return path / stage / "final"
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder; give a run (runs/NAME) or the folder of a model")
+    raise UserError(
+        f"{path}: there is no finished model of the stage {' or '.join(stages)} here. "
+        "`hornbook run` with the run's recipe makes those that the recipe has"
+    )
+
+
+def load_engine(directory: Path) -> Engine:
+    """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device in its best dtype.
+
+    Raises `UserError` where either cannot be read, or they do not belong together.
+    """
+    model, tokenizer = load_pretrained(directory), Tokenizer.load(directory)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the model has "
+            f"{model.config.vocab_size}: they do not belong together"
+        )
+    device = pick_device("auto")
+    return Engine(model, tokenizer, device, pick_dtype("auto", device))

@@ -1,0 +1,54 @@
+"""Choosing the next token from the model's scores.
+
+Shapes: B rows, V vocabulary, C candidates.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hornbook.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn.
+
+    temperature: 0 takes the best token always; 1 draws with the model's own probabilities; more is wilder.
+    top_k: only the k best tokens can be drawn. top_p: only the best tokens that together reach this
+    probability can be drawn (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature: must be 0 or more, but is {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top_k: must be 1 or more, but is {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top_p: must be above 0 and at most 1, but is {self.top_p}")
+
+    def choose(self, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+        """The token ids (B,) that the rows' random numbers, each in [0,1), lead to.
+
+        The candidates are laid end to end, each as long as its probability, and the random number is a place
+        on that line. So a row's choice needs one number, and does not depend on the other rows.
+        """
+        if self.temperature == 0:
+            return logits_BV.argmax(dim=-1)
+        scores_BC, ids_BC = logits_BV.float(), None
+        if self.top_k is not None or self.top_p is not None:
+            n_vocabulary = logits_BV.shape[-1]
+            scores_BC, ids_BC = scores_BC.topk(min(self.top_k or n_vocabulary, n_vocabulary))
+        probabilities_BC = (scores_BC / self.temperature).softmax(dim=-1, dtype=torch.float64)
+        if self.top_p is not None:
+            better_BC = probabilities_BC.cumsum(dim=-1) - probabilities_BC
+            probabilities_BC = probabilities_BC.masked_fill(better_BC >= self.top_p, 0.0)
+        ends_BC = probabilities_BC.cumsum(dim=-1)
+        place_B1 = uniform_B.to(ends_BC)[:, None] * ends_BC[:, -1:]
+        chosen_B1 = (ends_BC <= place_B1).sum(dim=-1, keepdim=True)
+        return (chosen_B1 if ids_BC is None else ids_BC.gather(1, chosen_B1)).squeeze(1)

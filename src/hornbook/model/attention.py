@@ -1,0 +1,143 @@
+"""Attention: every token looks back at the tokens before it and takes from each what it needs.
+
+`reference_attention` writes the computation out, one line for each step of the formula. `fused_attention` is
+torch's kernel for it, which never holds the T × T table of weights in memory. The tests hold the two
+together, and `attend` takes the faster one.
+
+One head count decides the kind: n_kv_heads = n_heads is multi-head attention, n_kv_heads = 1 is multi-query
+(Shazeer, arXiv 1911.02150), and anything between is grouped-query (Ainslie et al., arXiv 2305.13245).
+
+Shapes: B rows, T tokens of a row, S tokens that are looked at, D d_model, H heads, K kv heads, E head_dim.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hornbook.model.config import ModelConfig
+from hornbook.model.normalization import make_norm
+from hornbook.model.rotary import rotate
+
+LONGEST_PLAIN_ROW_TOKENS = 512
+"""Beyond it the table of attention weights would be most of what training keeps for the backward pass."""
+
+
+class KeyValueCache(Protocol):
+    """What the model needs of a cache of past keys and values; `hornbook.inference.cache` has the one."""
+
+    def position_ids(self, n_new: int) -> Tensor:
+        """The positions (B, n_new) of the next `n_new` tokens of each row."""
+
+    def mask(self, n_new: int) -> Tensor | None:
+        """(B,1,n_new,S) bool: which of the S old and new tokens each new one may look at. None: causal."""
+
+    def store(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the new keys and values of a layer, and return all of that layer's, (B,K,S,E)."""
+
+    def advance(self, n_new: int) -> None:
+        """Count the `n_new` tokens, whose keys and values every layer has now stored, as old."""
+
+
+def causal_mask(n_tokens: int, device: torch.device) -> Tensor:
+    """(1,1,T,T) bool: may token t look at token s? Only at those before it, and itself."""
+    order_T = torch.arange(n_tokens, device=device)
+    return (order_T[:, None] >= order_T[None, :])[None, None]
+
+
+def document_mask(document_ids_BT: Tensor) -> Tensor:
+    """(B,1,T,T) bool: the same, and only at tokens of its own document.
+
+    Padding counts as a document of its own. So every token may look at least at itself, and no softmax is
+    empty.
+    """
+    same_document_B1TT = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
+    return causal_mask(document_ids_BT.shape[1], document_ids_BT.device) & same_document_B1TT
+
+
+def reference_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √head_dim) V: equation 1 of Vaswani et al., arXiv 1706.03762."""
+    heads_per_kv_head = q_BHTE.shape[1] // k_BKSE.shape[1]
+    k_BHSE = k_BKSE.repeat_interleave(heads_per_kv_head, dim=1)
+    v_BHSE = v_BKSE.repeat_interleave(heads_per_kv_head, dim=1)
+    scores_BHTS = (q_BHTE @ k_BHSE.transpose(-2, -1)).float() / q_BHTE.shape[-1] ** 0.5
+    visible_scores_BHTS = scores_BHTS.masked_fill(~mask_B1TS, float("-inf"))
+    weights_BHTS = visible_scores_BHTS.softmax(dim=-1).to(v_BHSE.dtype)
+    return weights_BHTS @ v_BHSE
+
+
+def fused_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
+    """The same by torch's fused kernel.
+
+    No mask means causal, and is for T = S or T = 1: the queries are all tokens, or the last one alone.
+    """
+    return F.scaled_dot_product_attention(
+        q_BHTE,
+        k_BKSE,
+        v_BKSE,
+        attn_mask=mask_B1TS,
+        # A single query is the last token, which may look at everything.
+        is_causal=mask_B1TS is None and q_BHTE.shape[2] > 1,
+        enable_gqa=q_BHTE.shape[1] != k_BKSE.shape[1],
+    )
+
+
+def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
+    """The faster of the two, decided from the shapes and the device alone. No mask means causal.
+
+    On a CPU the fused kernel gains nothing from bfloat16, while the matrix products of the plain formula run
+    twice as fast in it. The price is the table of weights in memory, so the formula is taken for short rows
+    only.
+    """
+    n_tokens, n_seen = q_BHTE.shape[2], k_BKSE.shape[2]
+    plain_is_faster = (
+        q_BHTE.device.type == "cpu"
+        and q_BHTE.dtype == torch.bfloat16
+        and n_tokens == n_seen <= LONGEST_PLAIN_ROW_TOKENS
+    )
+    if not plain_is_faster:
+        return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+    if mask_B1TS is None:
+        mask_B1TS = causal_mask(n_tokens, q_BHTE.device)
+    return reference_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+
+
+class Attention(nn.Module):
+    """The projections around the formula: x (B,T,D) → x (B,T,D)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        query_width = config.n_heads * config.head_dim
+        key_width = config.n_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.d_model, query_width, bias=config.bias)
+        self.k_proj = nn.Linear(config.d_model, key_width, bias=config.bias)
+        self.v_proj = nn.Linear(config.d_model, key_width, bias=config.bias)
+        self.o_proj = nn.Linear(query_width, config.d_model, bias=config.bias)
+        self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else None
+        self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else None
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask_B1TS: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        q_BHTE = self._split_heads(self.q_proj(x_BTD), self.q_norm)
+        k_BKTE = self._split_heads(self.k_proj(x_BTD), self.k_norm)
+        v_BKTE = self._split_heads(self.v_proj(x_BTD), None)
+        if rotary is not None:
+            q_BHTE = rotate(q_BHTE, *rotary)
+            k_BKTE = rotate(k_BKTE, *rotary)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.store(self.layer, k_BKTE, v_BKTE)
+        heads_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TS)
+        return self.o_proj(heads_BHTE.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        """(B,T,N*E) → (B,N,T,E), each head normalised by itself where the model does so."""
+        x_BTNE = x.unflatten(-1, (-1, self.head_dim))
+        return (x_BTNE if norm is None else norm(x_BTNE)).transpose(1, 2)

@@ -1,0 +1,149 @@
+"""`config.json` as Hugging Face's transformers writes and reads it, from and to our `ModelConfig`.
+
+Written small and by hand, so that the project does not need transformers: the settings that decide what is
+computed, under the names of transformers 5, with `rope_theta` also where older readers look for it.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from hornbook.errors import UserError
+from hornbook.model.config import ModelConfig
+from hornbook.model.init import STANDARD_DEVIATION
+
+Json = dict[str, Any]
+
+_KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu", "swish"),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "use_sliding_window": (False,),
+    "quantization_config": (None,),
+}
+"""Settings that must have one of these values where they are there at all."""
+
+
+def config_to_json(config: ModelConfig) -> Json:
+    """The `config.json` of a model, but for the ids of special tokens and the dtype of its weights."""
+    if config.architecture == "gpt2":
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "vocab_size": config.vocab_size,
+            "n_positions": config.max_seq_len,
+            "n_embd": config.d_model,
+            "n_layer": config.n_layers,
+            "n_head": config.n_heads,
+            "n_inner": config.d_ff,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": config.norm_eps,
+            "initializer_range": STANDARD_DEVIATION,
+            "tie_word_embeddings": config.tie_embeddings,
+            # transformers drops activations in training unless told not to; our models never do.
+            "attn_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        }
+    is_qwen3 = config.architecture == "qwen3"
+    return {
+        "architectures": ["Qwen3ForCausalLM" if is_qwen3 else "LlamaForCausalLM"],
+        "model_type": config.architecture,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        # Readers older than transformers 5 look for it here.
+        "rope_theta": config.rope_theta,
+        "attention_bias": config.bias,
+        **({} if is_qwen3 else {"mlp_bias": config.bias}),
+        "initializer_range": STANDARD_DEVIATION,
+        "tie_word_embeddings": config.tie_embeddings,
+    }
+
+
+def config_from_json(settings: Json, path: Path) -> ModelConfig:
+    """The shape of the model that a `config.json` describes. What it leaves out has transformers' default.
+
+    Raises `UserError`, naming every setting that asks for something which this Transformer does not have.
+    """
+    kind = settings.get("model_type")
+    if kind not in ("gpt2", "llama", "qwen3"):
+        raise UserError(f"{path}: the model type is {kind!r}; Hornbook reads gpt2, llama and qwen3")
+    try:
+        config = _gpt2_config(settings) if kind == "gpt2" else _llama_config(settings, kind)
+    except KeyError as missing:
+        raise UserError(f"{path}: the setting {missing} is missing") from None
+    problems = [
+        f"{name} is {settings[name]!r}; only {' or '.join(map(repr, known))} can be read"
+        for name, known in _KNOWN_SETTINGS.items()
+        if name in settings and settings[name] not in known
+    ]
+    if settings.get("attention_bias", False) != settings.get("mlp_bias", False):
+        problems.append("attention_bias and mlp_bias differ; a bias can be read for all projections or none")
+    if _rope(settings).get("rope_type", _rope(settings).get("type", "default")) != "default":
+        problems.append(
+            f"the rotary positions are of the type {_rope(settings)}; only the plain ones can be read"
+        )
+    if problems:
+        raise UserError(f"{path}: this model has parts that Hornbook lacks:\n  " + "\n  ".join(problems))
+    return config
+
+
+def _gpt2_config(settings: Json) -> ModelConfig:
+    d_model, n_heads = settings.get("n_embd", 768), settings.get("n_head", 12)
+    return ModelConfig(
+        architecture="gpt2",
+        vocab_size=settings.get("vocab_size", 50257),
+        n_layers=settings.get("n_layer", 12),
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        head_dim=d_model // n_heads,
+        d_ff=settings.get("n_inner") or 4 * d_model,
+        max_seq_len=settings.get("n_positions", 1024),
+        norm="layernorm",
+        norm_eps=settings.get("layer_norm_epsilon", 1e-5),
+        positions="learned",
+        rope_theta=10_000.0,
+        activation="gelu",
+        bias=True,
+        qk_norm=False,
+        tie_embeddings=settings.get("tie_word_embeddings", True),
+    )
+
+
+def _llama_config(settings: Json, kind: Literal["llama", "qwen3"]) -> ModelConfig:
+    d_model, n_heads = settings["hidden_size"], settings["num_attention_heads"]
+    return ModelConfig(
+        architecture=kind,
+        vocab_size=settings["vocab_size"],
+        n_layers=settings["num_hidden_layers"],
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=settings.get("num_key_value_heads") or n_heads,
+        head_dim=settings.get("head_dim") or (128 if kind == "qwen3" else d_model // n_heads),
+        d_ff=settings["intermediate_size"],
+        max_seq_len=settings["max_position_embeddings"],
+        norm="rmsnorm",
+        norm_eps=settings.get("rms_norm_eps", 1e-6),
+        positions="rotary",
+        rope_theta=_rope(settings).get("rope_theta") or settings.get("rope_theta", 10_000.0),
+        activation="swiglu",
+        bias=settings.get("attention_bias", False),
+        qk_norm=kind == "qwen3",
+        tie_embeddings=settings.get("tie_word_embeddings", False),
+    )
+
+
+def _rope(settings: Json) -> Json:
+    """The rotary settings, under transformers 5's name or the older one."""
+    return settings.get("rope_parameters") or settings.get("rope_scaling") or {}

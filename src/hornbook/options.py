@@ -1,0 +1,129 @@
+"""What each verb of the command line takes, as dataclasses from which tyro makes the parser and the help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+RecipePath = Annotated[
+    Path, Positional, arg(metavar="RECIPE", help="A recipe, such as recipes/quickstart.toml.")
+]
+RunPath = Annotated[
+    Path, Positional, arg(metavar="RUN", help="The folder of a run, such as runs/quickstart.")
+]
+ModelStage = Annotated[
+    str | None,
+    arg(
+        metavar="STAGE",
+        help="Whose model: pretrain or finetune.",
+        help_behavior_hint="(default: the last done)",
+    ),
+]
+Temperature = Annotated[float, arg(help="0 takes the likeliest token, 1 draws as the model predicts.")]
+Seed = Annotated[int, arg(help="The same seed gives the same text.")]
+
+
+@dataclass
+class RunOptions:
+    """Options of `run`, beside the recipe's fields."""
+
+    recipe: RecipePath
+    only: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="Run this stage alone.", help_behavior_hint="(default: all stages)"),
+    ] = None
+    start: Annotated[
+        str | None,
+        arg(
+            name="from",
+            metavar="STAGE",
+            help="Begin with this stage.",
+            help_behavior_hint="(default: the first)",
+        ),
+    ] = None
+    until: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="End with this stage.", help_behavior_hint="(default: the last)"),
+    ] = None
+    runs: Annotated[Path, arg(metavar="DIR", help="Where runs lie; this one gets the folder DIR/NAME.")] = (
+        Path("runs")
+    )
+
+
+@dataclass
+class PlanOptions:
+    """Options of `plan`, beside the recipe's fields."""
+
+    recipe: RecipePath
+    flops_per_second: Annotated[
+        float | None,
+        arg(
+            metavar="NUMBER",
+            help="Floating point operations per second of the machine to plan for.",
+            help_behavior_hint="(default: measured on this one)",
+        ),
+    ] = None
+    json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+
+
+@dataclass
+class SampleOptions:
+    """Options of `sample`."""
+
+    run: RunPath
+    prompt: Annotated[str, arg(metavar="TEXT", help="The beginning that the model continues.")] = (
+        "Once upon a time"
+    )
+    tokens: Annotated[int, arg(help="Tokens to write, at most.")] = 200
+    temperature: Temperature = 0.8
+    seed: Seed = 1
+    stage: ModelStage = None
+
+
+@dataclass
+class ChatOptions:
+    """Options of `chat`."""
+
+    run: RunPath
+    temperature: Temperature = 0.0
+    seed: Seed = 1
+    stage: ModelStage = None
+
+
+@dataclass
+class EvalOptions:
+    """Options of `eval`."""
+
+    path: Annotated[
+        Path,
+        Positional,
+        arg(metavar="RUN|MODEL", help="The folder of a run, or of a model in Hugging Face's layout."),
+    ]
+    json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+
+
+@dataclass
+class ExportOptions:
+    """Options of `export`."""
+
+    run: RunPath
+    to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]
+    format: Annotated[Literal["hf"], arg(help="hf: the layout that Hugging Face's transformers loads.")] = (
+        "hf"
+    )
+
+
+@dataclass
+class ShowOptions:
+    """Options of `show`."""
+
+    run: RunPath
+
+
+@dataclass
+class WorldOptions:
+    """Options of `world`."""
+
+    recipe: RecipePath
+    to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]

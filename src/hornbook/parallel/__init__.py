@@ -1,0 +1,1 @@
+"""How a model is spread over several devices; attached from outside."""

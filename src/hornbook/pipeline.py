@@ -1,0 +1,278 @@
+"""Which stages a recipe has, in which order, and which are already done.
+
+Each stage has a fingerprint: a hash of what its result depends on, which is its part of the recipe, the
+content of the user's files it reads, and the fingerprints of the stages it needs. A stage whose fingerprint
+is the same as last time and whose files are unharmed is skipped, so a changed recipe repeats only what
+depends on it.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hornbook.errors import UserError
+from hornbook.recipe import Recipe, TrainingSection
+from hornbook.run_directory import RunDirectory, sha256_file
+from hornbook.show import show_run
+from hornbook.stages.context import StageContext
+
+# Where and how often work is done, but not what comes out of it.
+_WITHOUT_EFFECT = {"micro_batch_size", "recompute", "checkpoint_interval_steps", "keep_checkpoints"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: the stage's name, and that of its folder in the run.
+        needs: the stages whose results it reads. Those that the recipe leaves out do not count.
+        settings: all of the recipe that its result depends on, or None where the recipe leaves the stage out.
+        run: does the work and returns the facts for `stage.json`. Imports what it needs when called.
+        sources: the recipe's sources that it reads; what lies in `files:` goes into the fingerprint.
+        version: raised by one when the same settings would give another result than before.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[Recipe], Mapping[str, Any] | None]
+    run: Callable[[StageContext], dict[str, Any]]
+    sources: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages to run: all, or one alone (`only`), or those from `start`, up to and with `until`."""
+
+    only: str | None = None
+    start: str | None = None
+    until: str | None = None
+
+
+def _run_corpus(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.corpus import run
+
+    return run(context)
+
+
+def _run_tokenizer(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.tokenizer import run
+
+    return run(context)
+
+
+def _run_tokens(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.tokens import run
+
+    return run(context)
+
+
+def _run_pretrain(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.pretrain import run
+
+    return run(context)
+
+
+def _run_finetune(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.finetune import run
+
+    return run(context)
+
+
+def _run_evaluation(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.evaluate import run
+
+    return run(context)
+
+
+def _run_export(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.export import run
+
+    return run(context)
+
+
+def _corpus_settings(recipe: Recipe) -> Mapping[str, Any]:
+    settings: dict[str, Any] = {"corpus": recipe.corpus.model_dump(mode="json")}
+    if "storyworld" in (*recipe.corpus.source, *recipe.corpus.validation_source):
+        # Conversations belong to fine-tuning: more of them must not make the corpus anew.
+        settings["storyworld"] = recipe.storyworld.model_dump(mode="json", exclude={"conversations"})
+    return settings
+
+
+def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any]:
+    model = recipe.model.model_dump(mode="json")
+    return {"seed": recipe.seed, "model": model, "training": _training_settings(recipe.pretrain)}
+
+
+def _finetune_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    if recipe.finetune is None:
+        return None
+    settings = {"seed": recipe.seed, "training": _training_settings(recipe.finetune)}
+    if "storyworld" in recipe.finetune.source:
+        settings["storyworld"] = recipe.storyworld.model_dump(mode="json")
+    return settings
+
+
+def _training_settings(section: TrainingSection) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+
+
+def _evaluation_settings(recipe: Recipe) -> Mapping[str, Any]:
+    world = recipe.storyworld.model_dump(mode="json")
+    return {"seed": recipe.seed, "storyworld": world, "evaluate": recipe.evaluate.model_dump(mode="json")}
+
+
+STAGES = (
+    Stage(
+        name="corpus",
+        needs=(),
+        settings=_corpus_settings,
+        run=_run_corpus,
+        sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
+    ),
+    Stage(
+        name="tokenizer",
+        needs=("corpus",),
+        settings=lambda recipe: recipe.tokenizer.model_dump(mode="json"),
+        run=_run_tokenizer,
+    ),
+    Stage(name="tokens", needs=("corpus", "tokenizer"), settings=lambda recipe: {}, run=_run_tokens),
+    Stage(
+        name="pretrain",
+        needs=("tokenizer", "tokens"),
+        settings=_pretrain_settings,
+        run=_run_pretrain,
+    ),
+    Stage(
+        name="finetune",
+        needs=("tokenizer", "pretrain"),
+        settings=_finetune_settings,
+        run=_run_finetune,
+        sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
+    ),
+    Stage(
+        name="evaluation",
+        needs=("tokenizer", "pretrain", "finetune"),
+        settings=_evaluation_settings,
+        run=_run_evaluation,
+    ),
+    Stage(
+        name="export",
+        needs=("tokenizer", "pretrain", "finetune"),
+        settings=lambda recipe: recipe.export.model_dump(mode="json"),
+        run=_run_export,
+    ),
+)
+
+
+def run_pipeline(
+    recipe: Recipe,
+    runs_directory: Path | str,
+    selection: Selection,
+    console: Console,
+    stages: Sequence[Stage] = STAGES,
+) -> RunDirectory:
+    """Bring the selected stages of a recipe up to date in `runs_directory`/NAME, and show what is there.
+
+    Raises UserError where the selection names no stage of the recipe or leaves out work that is not done yet,
+    where a source names no file, and where another process works in the same folder.
+    """
+    stages = [stage for stage in stages if stage.settings(recipe) is not None]
+    selected = _select(stages, selection)
+    fingerprints = _fingerprints(recipe, stages)
+    run = RunDirectory(Path(runs_directory) / recipe.name)
+    with run.lock():
+        done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
+        _check_needs(stages, selected, done)
+        run.write_recipe(recipe)
+        to_do = [stage for stage in stages if stage in selected and stage.name not in done]
+        _announce(run, stages, selected, done, console)
+        for number, stage in enumerate(to_do, start=1):
+            console.rule(f"[bold]{stage.name}[/bold]  {number} of {len(to_do)}", align="left")
+            _run_stage(stage, fingerprints[stage.name], recipe, run, console)
+        show_run(run.path, [stage.name for stage in stages], console)
+    return run
+
+
+def _run_stage(stage: Stage, fingerprint: str, recipe: Recipe, run: RunDirectory, console: Console) -> None:
+    folder = run.stage(stage.name)
+    folder.begin(fingerprint)
+    started = time.monotonic()
+    facts = stage.run(StageContext(recipe=recipe, run=run, stage=folder, console=console))
+    folder.finish(fingerprint, seconds=time.monotonic() - started, facts=facts)
+    run.update_summary(stage.name, facts)
+
+
+def _select(stages: Sequence[Stage], selection: Selection) -> list[Stage]:
+    names = [stage.name for stage in stages]
+    flags = {"--only": selection.only, "--from": selection.start, "--until": selection.until}
+    for flag, name in flags.items():
+        if name is not None and name not in names:
+            raise UserError(f"{flag} {name}: is no stage of this recipe. Its stages are: {', '.join(names)}.")
+    if selection.only is not None:
+        if selection.start or selection.until:
+            raise UserError("--only: names one stage; leave out --from and --until, or leave out --only.")
+        return [stages[names.index(selection.only)]]
+    first = names.index(selection.start) if selection.start else 0
+    last = names.index(selection.until) if selection.until else len(names) - 1
+    if first > last:
+        raise UserError(f"--from {selection.start}: comes after --until {selection.until}. Turn them round.")
+    return list(stages[first : last + 1])
+
+
+def _check_needs(stages: Sequence[Stage], selected: Sequence[Stage], done: set[str]) -> None:
+    """Raise UserError where a selected stage would read the work of one that is neither selected nor done."""
+    ready = done | {stage.name for stage in selected}
+    names = [stage.name for stage in stages]
+    for stage in selected:
+        missing = [name for name in stage.needs if name in names and name not in ready]
+        if missing and stage.name not in done:
+            last = max(missing, key=names.index)
+            raise UserError(
+                f"{stage.name}: needs {' and '.join(missing)}, not done yet for this recipe. "
+                f"Type the same command with --until {last} first, or leave out --only and --from."
+            )
+
+
+def _fingerprints(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, str]:
+    """The fingerprint of each stage; `stages` are in an order in which a stage comes after those it needs."""
+    fingerprints: dict[str, str] = {}
+    for stage in stages:
+        basis = {
+            "name": stage.name,
+            "version": stage.version,
+            "settings": stage.settings(recipe),
+            "needs": {name: fingerprints[name] for name in stage.needs if name in fingerprints},
+            "files": _file_contents(stage.sources(recipe)),
+        }
+        fingerprints[stage.name] = hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
+    return fingerprints
+
+
+def _file_contents(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and checksum of each of the user's files. Where they lie, and their dates, have no effect."""
+    patterns = [source.removeprefix("files:") for source in sources if source.startswith("files:")]
+    if not patterns:
+        return []
+    from hornbook.corpus.files import find_files
+
+    return [(path.name, sha256_file(path)) for pattern in patterns for path in find_files(pattern)]
+
+
+def _announce(
+    run: RunDirectory, stages: Sequence[Stage], selected: Sequence[Stage], done: set[str], console: Console
+) -> None:
+    """Say in a line or two what will be done and what need not be."""
+    to_do = [stage.name for stage in selected if stage.name not in done]
+    kept = [stage.name for stage in stages if stage.name in done]
+    console.print(f"[bold]{run.path}[/bold]", highlight=False)
+    if kept:
+        console.print(f"done before: {', '.join(kept)}", highlight=False)
+    console.print(f"to do: {' → '.join(to_do)}" if to_do else "nothing to do", highlight=False)

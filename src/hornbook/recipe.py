@@ -1,0 +1,352 @@
+"""The recipe: one typed description of a whole experiment, from raw text to exported model.
+
+A recipe is a TOML file with one table for each section below. Every field has a default or must be given, and
+says what it is for; the command line shows these sentences, and takes any field as a dotted flag. All
+problems of a recipe are reported together, each with its place. No torch here: reading a recipe takes no
+time.
+"""
+
+import copy
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from hornbook.errors import UserError
+from hornbook.problems import problems_of
+from hornbook.recipe_checks import problems_across_fields
+from hornbook.toml_text import to_toml
+
+SWITCHED_OFF = "off"
+
+
+def _as_tuple(value: Any) -> Any:
+    """TOML has lists where recipes have tuples, and a single text may stand for a list of one."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _off_as_none(value: Any) -> Any:
+    """TOML has no null, so a rule is switched off by a word."""
+    return None if value == SWITCHED_OFF else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
+Threshold = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
+CountThreshold = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
+
+
+class Section(BaseModel):
+    """What all sections share: fixed once made, no unknown names, no guessing of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StoryworldSection(Section):
+    """The embedded world: how much of each kind of text it writes."""
+
+    seed: int = Field(
+        1, ge=0, description="Seed of the world; the same seed writes the same bytes everywhere."
+    )
+    stories: int = Field(20_000, ge=0, description="Stories written into the corpus.")
+    echoes: int = Field(6_000, ge=0, description="Rows of words said twice, from which looking back is learned.")
+    puzzles: int = Field(1_000, ge=0, description="Solved puzzles written into the corpus.")
+    encyclopedia_passages: int = Field(2_000, ge=0, description="Passages that state the world's facts.")
+    web_pages: int = Field(
+        300, ge=0, description="Messy web pages in the corpus, for the cleaning to work on."
+    )
+    conversations: int = Field(8_000, ge=0, description="Conversations written for fine-tuning.")
+
+
+class CleaningSection(Section):
+    """Repairs made to every document."""
+
+    normalize_unicode: bool = Field(True, description="Bring characters into Unicode's composed form (NFC).")
+    repair_mojibake: bool = Field(True, description="Repair text that was decoded with the wrong encoding.")
+    remove_control_characters: bool = Field(True, description="Remove invisible control characters.")
+    collapse_whitespace: bool = Field(True, description="Shorten runs of blanks and of empty lines to one.")
+    replace_personal_data: bool = Field(
+        True, description="Mask e-mail addresses, IP addresses, phone numbers."
+    )
+    lowercase: bool = Field(False, description="Turn all letters into small ones.")
+
+
+class FilterSection(Section):
+    """Quality rules that a document has to pass; "off" switches a rule off."""
+
+    min_words: CountThreshold = Field(5, description="Fewest words (Gopher's rule; the paper takes 50).")
+    max_words: CountThreshold = Field(100_000, description="Most words (Gopher).")
+    min_mean_word_length: Threshold = Field(
+        3.0, description="Least mean length of words, in letters (Gopher)."
+    )
+    max_mean_word_length: Threshold = Field(10.0, description="Greatest mean length of words (Gopher).")
+    max_symbol_to_word_ratio: Threshold = Field(
+        0.1, description="Most # and ellipses for each word (Gopher)."
+    )
+    min_alphabetic_word_fraction: Threshold = Field(
+        0.8, description="Least share of words that have a letter (Gopher)."
+    )
+    min_stop_words: CountThreshold = Field(
+        2, description="Fewest different common English words, such as the, of, and (Gopher)."
+    )
+    max_duplicate_line_fraction: Threshold = Field(
+        0.3, description="Greatest share of lines that repeat an earlier line (Gopher)."
+    )
+    language: Annotated[Literal["en"] | None, BeforeValidator(_off_as_none)] = Field(
+        None, description="Keep only documents in this language."
+    )
+
+
+class CorpusSection(Section):
+    """Where the text comes from, and how it is curated."""
+
+    source: Texts = Field(
+        ("storyworld",),
+        min_length=1,
+        description="Where the text comes from: storyworld, files:PATH_OR_GLOB (txt, jsonl, json, parquet, "
+        "html; also .gz and .zst) or hf://datasets/OWNER/NAME/FILES. Several are read one after the other.",
+    )
+    validation_source: Texts = Field(
+        (),
+        description="Text for validation alone, in the same forms. Default: a part of the source.",
+    )
+    validation_fraction: float = Field(
+        0.01, gt=0, lt=0.5, description="Share of the documents set apart for validation."
+    )
+    text_field: str = Field(
+        "text", min_length=1, description="Name of the field or column that holds the text."
+    )
+    cleaning: CleaningSection = Field(CleaningSection(), description="Repairs made to every document.")
+    filters: FilterSection = Field(FilterSection(), description="Quality rules; off switches one off.")
+    deduplicate: Literal["none", "exact"] = Field(
+        "exact", description="Which duplicates to drop: none, or exact ones (the same text)."
+    )
+
+
+class TokenizerSection(Section):
+    """How text is cut into tokens."""
+
+    vocab_size: int = Field(
+        4096, ge=262, description="Number of tokens: the 256 bytes, the merges and the special tokens."
+    )
+    split_pattern: Literal["gpt2", "gpt4", "llama3"] = Field(
+        "llama3", description="Whose pattern cuts text into words before the merges are learned."
+    )
+
+
+class ModelSection(Section):
+    """The shape of the model."""
+
+    preset: Literal["gpt2", "llama", "qwen3"] = Field(
+        "llama", description="Whose kind of block it is built of."
+    )
+    n_layers: int = Field(4, gt=0, description="Number of blocks.")
+    d_model: int = Field(128, gt=0, description="Width of the residual stream.")
+    n_heads: int = Field(4, gt=0, description="Number of attention heads.")
+    n_kv_heads: int | None = Field(
+        None, gt=0, description="Number of key and value heads, shared among the heads. Default: n_heads."
+    )
+    head_dim: int | None = Field(None, gt=0, description="Width of a head. Default: d_model / n_heads.")
+    d_ff: int | None = Field(
+        None, gt=0, description="Width of the feed-forward layer. Default: the preset's."
+    )
+    max_seq_len: int = Field(256, gt=1, description="Longest text that the model can take, in tokens.")
+    rope_theta: float = Field(10_000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    tie_embeddings: bool = Field(True, description="Use one matrix for the embedding and the output head.")
+
+
+class TrainingSection(Section):
+    """What pretraining and fine-tuning share."""
+
+    tokens: int = Field(gt=0, description="Tokens to train on, padding counted: steps x global_batch_tokens.")
+    global_batch_tokens: int = Field(gt=0, description="Tokens for each step; a multiple of row_tokens.")
+    row_tokens: int | None = Field(None, gt=1, description="Tokens in a row. Default: model.max_seq_len.")
+    micro_batch_size: int | None = Field(
+        None,
+        gt=0,
+        description="Rows computed at once. It changes memory and speed, never the gradient. "
+        "Default: the most that fit.",
+    )
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="muon (for the matrices of the blocks, AdamW for the rest) or adamw for all."
+    )
+    lr: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW.")
+    muon_lr: float = Field(0.02, gt=0, description="Peak learning rate of Muon.")
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the matrices.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    warmup_fraction: float = Field(0.02, ge=0, le=1, description="Share of the steps spent warming up.")
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        "wsd",
+        description="Learning rate after the warm-up: cosine, wsd (constant, then a decay) or constant.",
+    )
+    decay_fraction: float = Field(0.5, ge=0, le=1, description="Share of the steps spent in wsd's decay.")
+    final_lr_fraction: float = Field(0.0, ge=0, le=1, description="Learning rate at the end, over the peak.")
+    clip_norm: float = Field(
+        1.0, gt=0, description="Largest norm of the gradient; longer ones are shortened."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Type computed in. auto: bfloat16 where the hardware has it. Weights stay float32.",
+    )
+    compile: bool = Field(True, description="Compile the model: half a minute at first, faster steps after.")
+    recompute: Literal["none", "full"] = Field(
+        "none", description="full computes activations again in the backward pass: less memory, more time."
+    )
+    checkpoint_interval_steps: int = Field(200, gt=0, description="Steps between two checkpoints.")
+    keep_checkpoints: int = Field(2, gt=0, description="Number of latest checkpoints to keep.")
+    evaluation_interval_steps: int = Field(100, gt=0, description="Steps between two validations.")
+    evaluation_rows: int = Field(256, gt=0, description="Rows of each validation.")
+
+
+class PretrainSection(TrainingSection):
+    """Training on the corpus: predict the next token."""
+
+
+class FinetuneSection(TrainingSection):
+    """Training on conversations, with the loss on the answers alone."""
+
+    source: Texts = Field(
+        ("storyworld",),
+        min_length=1,
+        description="Where the conversations come from: storyworld, or files:PATH (json or jsonl with "
+        "instruction, input, output; or with messages).",
+    )
+    validation_fraction: float = Field(
+        0.02, gt=0, lt=0.5, description="Share of the conversations set apart for validation."
+    )
+
+
+class EvaluateSection(Section):
+    """What is asked of the model, before and after fine-tuning."""
+
+    suites: Suites = Field(
+        ("comprehension", "reasoning", "facts"), description="Suites of the storyworld's questions to ask."
+    )
+    questions_per_suite: int = Field(200, gt=0, description="Questions of each suite.")
+    sample_prompts: Texts = Field(("Once upon a time",), description="Beginnings for the model to continue.")
+    sample_tokens: int = Field(160, gt=0, description="Tokens of each continuation, at most.")
+    sample_temperature: float = Field(
+        0.8, ge=0, description="0 takes the likeliest token, 1 draws as predicted."
+    )
+
+
+class ExportSection(Section):
+    """The form in which the model leaves."""
+
+    format: Literal["hf"] = Field("hf", description="hf: the layout that Hugging Face's transformers loads.")
+
+
+class Recipe(Section):
+    """A whole experiment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the run's folder: letters, digits, . _ and -.",
+    )
+    description: str = Field("", description="What this recipe is for, in a sentence.")
+    seed: int = Field(1, ge=0, description="Seed of everything random but the storyworld.")
+    storyworld: StoryworldSection = Field(StoryworldSection(), description="The embedded world.")
+    corpus: CorpusSection = Field(CorpusSection(), description="Where the text comes from.")
+    tokenizer: TokenizerSection = Field(TokenizerSection(), description="How text is cut into tokens.")
+    model: ModelSection = Field(ModelSection(), description="The shape of the model.")
+    pretrain: PretrainSection = Field(description="Training on the corpus.")
+    finetune: FinetuneSection | None = Field(None, description="Training on conversations; may be left out.")
+    evaluate: EvaluateSection = Field(EvaluateSection(), description="What is asked of the model.")
+    export: ExportSection = Field(ExportSection(), description="The form in which the model leaves.")
+
+
+def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe, with some fields set to other values: {"pretrain.lr": 3e-3}.
+
+    Raises UserError with one line for each problem of the file and of the overrides, all of them at once.
+    """
+    overrides = overrides or {}
+    table = _read_toml(Path(path))
+    for name, value in overrides.items():
+        _set(table, name, value)
+    recipe, problems = _validate(table)
+    if problems:
+        lines = [
+            f"{f'--{name}' if name in overrides else f'{path}: {name}'}: {what}" for name, what in problems
+        ]
+        raise UserError("\n".join(lines))
+    return recipe
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """The recipe with every field spelled out; `load_recipe` gives it back as it was."""
+    return to_toml(_spelled_out(recipe))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror}). Give the path of a recipe.") from None
+    except ValueError as problem:
+        raise UserError(f"{path}: is not valid TOML: {problem}") from None
+
+
+def _set(table: dict[str, Any], name: str, value: Any) -> None:
+    *sections, field = name.split(".")
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):  # the file's own mistake, reported by the validation
+            return
+        table = inner
+    table[field] = value
+
+
+def _validate(table: dict[str, Any]) -> tuple[Recipe, list[tuple[str, str]]]:
+    """The recipe, and every problem as (dotted name, what is wrong).
+
+    Where some fields are wrong, the checks across fields still run, on a copy with stand-ins for the wrong
+    ones. A check is reported only if all the fields it looks at were right.
+    """
+    problems: list[tuple[str, str]] = []
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = problems_of(error, Recipe)
+        recipe = Recipe.model_validate(_with_stand_ins(table, [detail["loc"] for detail in error.errors()]))
+    for names, what in problems_across_fields(recipe):
+        if not any(f"{name}.".startswith(f"{wrong}.") for name in names for wrong, _ in problems):
+            problems.append((names[0], what))
+    return recipe, problems
+
+
+def _with_stand_ins(table: dict[str, Any], wrong_places: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """A copy of a table that validates: without the wrong fields, and with all that have no default."""
+    mended = copy.deepcopy(table)
+    for place in wrong_places:
+        inner = mended
+        for part in place[:-1]:
+            if isinstance(inner.get(part), dict):
+                inner = inner[part]
+            else:  # an entry of a list: the whole list goes
+                inner.pop(part, None)
+        inner.pop(place[-1], None)
+    needed_tokens = {"tokens": 1, "global_batch_tokens": 1}
+    mended["pretrain"] = needed_tokens | mended.get("pretrain", {})
+    if "finetune" in mended:
+        mended["finetune"] = needed_tokens | mended["finetune"]
+    return {"name": "stand-in"} | mended
+
+
+def _spelled_out(section: Section) -> dict[str, Any]:
+    """The section as a table, with None spelled as the word for it wherever None is not the default."""
+    table: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            table[name] = _spelled_out(value)
+        elif value is None and field.default is not None:
+            table[name] = SWITCHED_OFF
+        else:
+            table[name] = value
+    return table

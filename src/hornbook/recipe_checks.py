@@ -1,0 +1,92 @@
+"""What has to fit together in a recipe, beyond what each field must be by itself."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hornbook.recipe import ModelSection, Recipe, TrainingSection
+
+
+def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    """Problems between fields, each as (all the fields looked at, what is wrong with the first)."""
+    yield from _model_problems(recipe.model)
+    yield from _training_problems("pretrain", recipe.pretrain, recipe.model)
+    if recipe.finetune is not None:
+        yield from _training_problems("finetune", recipe.finetune, recipe.model)
+
+
+def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:
+    heads, width = model.n_heads, model.d_model
+    if model.head_dim is None and width % heads:
+        yield (
+            ["model.n_heads", "model.d_model", "model.head_dim"],
+            f"must divide d_model, which is {width}, or head_dim must be set, but is {heads}",
+        )
+    if model.n_kv_heads is not None and heads % model.n_kv_heads:
+        yield (
+            ["model.n_kv_heads", "model.n_heads"],
+            f"must divide n_heads, which is {heads}, but is {model.n_kv_heads}",
+        )
+    if model.preset == "gpt2":
+        if model.n_kv_heads not in (None, heads):
+            yield (
+                ["model.n_kv_heads", "model.n_heads", "model.preset"],
+                f"must be n_heads, which is {heads}, for the gpt2 preset, but is {model.n_kv_heads}",
+            )
+        if model.head_dim not in (None, width // heads):
+            yield (
+                ["model.head_dim", "model.d_model", "model.n_heads", "model.preset"],
+                f"must be d_model / n_heads for the gpt2 preset, but is {model.head_dim}",
+            )
+    elif model.head_dim is not None and model.head_dim % 2:
+        yield (
+            ["model.head_dim", "model.preset"],
+            f"must be even for rotary positions, but is {model.head_dim}",
+        )
+    elif model.head_dim is None and width % heads == 0 and (width // heads) % 2:
+        yield (
+            ["model.d_model", "model.n_heads", "model.head_dim", "model.preset"],
+            f"must give heads of even width for rotary positions, but {width} / {heads} is {width // heads}",
+        )
+
+
+def _training_problems(
+    name: str, section: "TrainingSection", model: "ModelSection"
+) -> Iterator[tuple[list[str], str]]:
+    row_tokens = section.row_tokens or model.max_seq_len
+    batch_tokens, tokens = section.global_batch_tokens, section.tokens
+    row_fields = [f"{name}.row_tokens", "model.max_seq_len"]
+    batch_field = f"{name}.global_batch_tokens"
+    if row_tokens > model.max_seq_len:
+        yield (
+            row_fields,
+            f"must be at most model.max_seq_len, which is {model.max_seq_len}, but is {row_tokens}",
+        )
+    if batch_tokens % row_tokens:
+        yield (
+            [batch_field, *row_fields],
+            f"must be a multiple of the row, which has {row_tokens} tokens, but is {batch_tokens}; "
+            f"try {_nearest_multiple(batch_tokens, row_tokens)}",
+        )
+    elif section.micro_batch_size is not None and section.micro_batch_size > batch_tokens // row_tokens:
+        yield (
+            [f"{name}.micro_batch_size", batch_field, *row_fields],
+            f"must be at most the {batch_tokens // row_tokens} rows of a step, "
+            f"but is {section.micro_batch_size}",
+        )
+    if tokens % batch_tokens:
+        yield (
+            [f"{name}.tokens", batch_field],
+            f"must be a multiple of global_batch_tokens, which is {batch_tokens}, but is {tokens}; "
+            f"try {_nearest_multiple(tokens, batch_tokens)}",
+        )
+    if section.schedule == "wsd" and section.warmup_fraction + section.decay_fraction > 1:
+        yield (
+            [f"{name}.decay_fraction", f"{name}.warmup_fraction", f"{name}.schedule"],
+            f"and warmup_fraction must come to at most 1, but come to "
+            f"{section.warmup_fraction + section.decay_fraction:g}",
+        )
+
+
+def _nearest_multiple(value: int, unit: int) -> int:
+    return max(1, round(value / unit)) * unit

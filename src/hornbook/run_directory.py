@@ -1,0 +1,221 @@
+"""A run on disk: one folder for each stage, and beside its work a `stage.json` that says what it came from.
+
+A stage is done when its `stage.json` names the wanted fingerprint and every file it lists is there, unharmed.
+`stage.json` is written last, and every file under a temporary name first, so a process killed at any moment
+leaves either the old state or the new one, never half of either.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from hornbook.errors import UserError
+from hornbook.recipe import Recipe, recipe_to_toml
+
+_TEMPORARY_MARK = ".tmp-"
+_STARTED = "started.json"
+_FINISHED = "stage.json"
+_CHECKPOINTS = "checkpoints"
+
+
+@contextmanager
+def atomic_writer(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
+    """A file that appears under its name only when the block ends well, complete and flushed to the disk.
+
+    `mode` is "wb" for bytes or "w" for text in UTF-8. Where the block raises, what stood there before stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
+    try:
+        with (
+            open(temporary, "wb")
+            if mode == "wb"
+            else open(temporary, "w", encoding="utf-8", newline="\n") as file
+        ):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> None:
+    """Write a whole file as `atomic_writer` does."""
+    with atomic_writer(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename last: on POSIX the name lives in the folder, which has to be flushed too."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_file(path: Path | str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON, as `atomic_writer` does."""
+    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read what `write_json` wrote. Raises UserError where the file is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise UserError(
+            f"{path}: is not valid JSON ({problem}). Remove it, and run the recipe again."
+        ) from None
+
+
+class StageDirectory:
+    """The folder of one stage within a run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+
+    def record(self) -> dict[str, Any] | None:
+        """What `finish` wrote: fingerprint, seconds, facts and files; None where the stage never finished."""
+        finished = self.path / _FINISHED
+        return read_json(finished) if finished.is_file() else None
+
+    def is_done(self, fingerprint: str) -> bool:
+        """Whether the stage finished with this fingerprint, and each file it made is there, unharmed."""
+        record = self.record()
+        return (
+            record is not None
+            and record["fingerprint"] == fingerprint
+            and all(self._is_intact(name, expected) for name, expected in record["files"].items())
+        )
+
+    def begin(self, fingerprint: str) -> None:
+        """Make the folder ready for work with this fingerprint.
+
+        Work of another fingerprint is cleared away. Work of the same one is kept, so that the stage can go on
+        from its checkpoints, except for files found damaged.
+        """
+        started = self.path / _STARTED
+        if started.is_file() and read_json(started)["fingerprint"] == fingerprint:
+            for name, expected in (self.record() or {"files": {}})["files"].items():
+                if not self._is_intact(name, expected):
+                    (self.path / name).unlink(missing_ok=True)
+            (self.path / _FINISHED).unlink(missing_ok=True)
+            for leftover in self.path.rglob(f".*{_TEMPORARY_MARK}*"):
+                leftover.unlink()
+        elif self.path.exists():
+            # Renamed first: half of a deletion, cut short by a kill, must not pass for a folder to resume.
+            os.replace(self.path, self.path.with_name(f".{self.name}{_TEMPORARY_MARK}{os.getpid()}"))
+            for doomed in self.path.parent.glob(f".{self.name}{_TEMPORARY_MARK}*"):
+                shutil.rmtree(doomed)
+        write_json(started, {"fingerprint": fingerprint})
+
+    def finish(
+        self, fingerprint: str, seconds: float, facts: dict[str, Any], files: Iterable[Path] | None = None
+    ) -> None:
+        """Declare the stage done, with the size and checksum of each file it made.
+
+        `files` are paths within the folder; None stands for all but the checkpoints and hidden files.
+        """
+        made = self._made_files() if files is None else sorted(files)
+        listing = {
+            path.relative_to(self.path).as_posix(): {
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+            }
+            for path in made
+        }
+        record = {"fingerprint": fingerprint, "seconds": round(seconds, 3), "facts": facts, "files": listing}
+        write_json(self.path / _FINISHED, record)
+
+    def _made_files(self) -> list[Path]:
+        made = []
+        for path in sorted(self.path.rglob("*")):
+            parts = path.relative_to(self.path).parts
+            is_hidden = any(part.startswith(".") for part in parts)
+            is_ours = parts in ((_STARTED,), (_FINISHED,)) or parts[0] == _CHECKPOINTS
+            if path.is_file() and not is_hidden and not is_ours:
+                made.append(path)
+        return made
+
+    def _is_intact(self, name: str, expected: dict[str, Any]) -> bool:
+        path = self.path / name
+        return (
+            path.is_file()
+            and path.stat().st_size == expected["bytes"]
+            and sha256_file(path) == expected["sha256"]
+        )
+
+
+class RunDirectory:
+    """The folder of one run: `recipe.toml`, `summary.json` and a folder for each stage."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def stage(self, name: str) -> StageDirectory:
+        """The folder of the named stage, which need not exist yet."""
+        return StageDirectory(self.path / name)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe with every field spelled out, so that the run can be repeated from its folder."""
+        atomic_write(self.path / "recipe.toml", recipe_to_toml(recipe))
+
+    def summary(self) -> dict[str, Any]:
+        """The headline facts of every finished stage: {"stages": {name: facts}}."""
+        path = self.path / "summary.json"
+        return read_json(path) if path.is_file() else {"stages": {}}
+
+    def update_summary(self, stage: str, facts: dict[str, Any]) -> None:
+        """Set the headline facts of one stage, and leave those of the others."""
+        summary = self.summary()
+        summary["stages"][stage] = facts
+        write_json(self.path / "summary.json", summary)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process out of this run while the block lasts. The lock dies with its process.
+
+        Raises UserError where another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+b") as file:
+            try:
+                _lock_file(file)
+            except OSError:
+                raise UserError(
+                    f"{self.path}: another process is working in this run directory. "
+                    "Wait for it to end, or give this run another place with --runs DIR."
+                ) from None
+            yield
+
+
+def _lock_file(file: IO[bytes]) -> None:
+    """Lock a file for this process alone, or raise OSError at once. Forked children do not inherit it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,106 @@
+"""The machine underneath: seeds, device and arithmetic. Nothing happens at import.
+
+Randomness in Hornbook never comes from global state. Every draw is made by a generator whose seed is a hash
+of what it is for (the run's seed, the stage, the step, the sample). So it survives a restart, a different
+number of processes and a different order of work.
+"""
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Literal
+
+from hornbook.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits from what it is for, the same on every machine.
+
+    The parts are hashed with their kinds and lengths, so ("ab", "c") and ("a", "bc"), or 1 and "1", differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = (f"str:{part}" if isinstance(part, str) else f"int:{int(part)}").encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def numpy_generator(*parts: int | str) -> "numpy.random.Generator":
+    """A numpy generator for what the parts name, as in `derive_seed`."""
+    import numpy
+
+    return numpy.random.Generator(numpy.random.PCG64(derive_seed(*parts)))
+
+
+def torch_generator(*parts: int | str) -> "torch.Generator":
+    """A torch generator on the CPU for what the parts name, as in `derive_seed`."""
+    import torch
+
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def pick_device(name: DeviceName = "auto") -> "torch.device":
+    """The named device, or with "auto" the fastest kind that this machine has.
+
+    Raises UserError where the named device is not there.
+    """
+    import torch
+
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [kind for kind in is_there if is_there[kind]]
+    if name == "auto":
+        return torch.device(there[0])
+    if name not in there:
+        raise UserError(f"device: there is no {name} on this machine, but {' and '.join(there)}. Use auto.")
+    return torch.device(name)
+
+
+def pick_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
+    """The type to compute in. "auto" is bfloat16 where the hardware multiplies it natively, else float32.
+
+    float16 is never chosen: its range needs loss scaling, and on a CPU it is tens of times slower.
+    """
+    import torch
+
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32
+
+
+def measured_flops_per_second(precision: Precision = "auto", seconds: float = 0.5) -> float:
+    """Floating point operations per second of a large matrix product, here and now.
+
+    A rate that training comes near but never reaches; a plan multiplies it by an efficiency. Takes about
+    `seconds` after a warm-up.
+    """
+    import torch
+
+    device = pick_device("auto")
+    size = 4096 if device.type == "cuda" else 1024
+    matrix = torch.ones(size, size, device=device, dtype=pick_dtype(precision, device)) / size
+
+    def multiply(times: int) -> float:
+        started = time.perf_counter()
+        result = matrix
+        for _ in range(times):
+            result = result @ matrix
+        result[0, 0].item()  # a device works in the background until a value is asked for
+        return time.perf_counter() - started
+
+    multiply(2)
+    times = max(1, int(seconds / max(multiply(2) / 2, 1e-6)))
+    return 2.0 * size**3 * times / multiply(times)

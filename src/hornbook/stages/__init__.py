@@ -1,0 +1,1 @@
+"""One file for each stage: its section of the recipe, made into work."""

@@ -1,0 +1,18 @@
+"""What every stage is handed: the recipe, the run's folder, its own folder, and where to report progress."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from hornbook.recipe import Recipe
+from hornbook.run_directory import RunDirectory, StageDirectory
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """A stage writes into `stage.path`, and reads other stages' folders through `run.stage(name).path`."""
+
+    recipe: Recipe
+    run: RunDirectory
+    stage: StageDirectory
+    console: Console

@@ -1,0 +1,82 @@
+"""Where conversations come from: the storyworld, or files in the two common forms.
+
+A row of a file is either `{"messages": [{"role": …, "content": …}, …]}` or an instruction with `output` (or `response`)
+and, where there is more to it, `input`. A row that is neither stops the run with its place: training data is not
+guessed at.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hornbook.corpus.files import find_files
+from hornbook.errors import UserError
+from hornbook.recipe import StoryworldSection
+from hornbook.storyworld.conversations import conversations as storyworld_conversations
+from hornbook.tokenizer.chat import Message, check_messages
+
+_ANSWER_FIELDS = ("output", "response")
+
+
+def read_conversations(sources: Sequence[str], world: StoryworldSection) -> Iterator[Sequence[Message]]:
+    """All conversations of the sources, one source after the other.
+
+    Raises UserError where a source is of no known form, or a row is not a conversation.
+    """
+    for source in sources:
+        if source == "storyworld":
+            yield from storyworld_conversations(world)
+        elif source.startswith("files:"):
+            for path in find_files(source.removeprefix("files:")):
+                yield from _read_file(path)
+        else:
+            raise UserError(f"finetune.source: {source!r} is neither storyworld nor files:PATH")
+
+
+def _read_file(path: Path) -> Iterator[Sequence[Message]]:
+    for place, row in _rows(path):
+        conversation = _conversation(row)
+        if conversation is None:
+            fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise UserError(
+                f"{place}: is no conversation; it needs messages, or instruction and output, but has: {fields}"
+            )
+        try:
+            check_messages(conversation, before_answer=False)
+        except UserError as problem:
+            raise UserError(f"{place}: {problem}") from None
+        yield conversation
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every row of a json or jsonl file, perhaps gzipped, with its place for messages."""
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    try:
+        if ".jsonl" in path.suffixes:
+            for number, line in enumerate(text.splitlines(), start=1):
+                place = f"{path}, line {number}"
+                if line.strip():
+                    yield place, json.loads(line)
+        else:
+            place = str(path)
+            rows = json.loads(text)
+            if not isinstance(rows, list):
+                raise UserError(f"{path}: holds no list of conversations")
+            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+    except json.JSONDecodeError as problem:
+        raise UserError(f"{place}: is not valid JSON ({problem})") from None
+
+
+def _conversation(row: Any) -> Sequence[Message] | None:
+    if not isinstance(row, dict):
+        return None
+    if isinstance(row.get("messages"), list):
+        return row["messages"]
+    answer = next((row[field] for field in _ANSWER_FIELDS if isinstance(row.get(field), str)), None)
+    if not isinstance(row.get("instruction"), str) or answer is None:
+        return None
+    request = row["instruction"] + (f"\n\n{row['input']}" if row.get("input") else "")
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]

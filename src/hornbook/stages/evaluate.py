@@ -1,0 +1,92 @@
+"""Evaluation: the three suites before and after fine-tuning, and what the model writes on its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hornbook.evaluation.evaluate import Answered, answer_questions, suite_scores
+from hornbook.evaluation.scores import SuiteScores, score_table
+from hornbook.evaluation.tasks import as_chat, as_text
+from hornbook.inference.engine import Engine
+from hornbook.inference.load import find_model, load_engine
+from hornbook.recipe import Recipe, load_recipe
+from hornbook.run_directory import write_json
+from hornbook.show import require_run
+from hornbook.stages.context import StageContext
+from hornbook.storyworld.questions import held_out_questions
+
+TRANSCRIPTS_KEPT = 20
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Score every model of the run, and write one json file for each suite and stage.
+
+    A base model is asked in plain text, a fine-tuned one in chat. Returns the scores, and samples of the base model.
+    """
+    scores, samples = {}, []
+    with context.console.status("asking questions"):
+        for stage in _stages_with_models(context.run.path):
+            engine = load_engine(find_model(context.run.path, (stage,)))
+            scores[stage] = _score(engine, context.recipe, stage, context.stage.path)
+            if stage == "pretrain":
+                samples = write_samples(engine, context.recipe)
+    write_json(context.stage.path / "samples.json", samples)
+    if context.recipe.evaluate.suites:
+        context.console.print(score_table(scores))
+    shares = {
+        stage: {suite: {way: score[way] for way in ("choice", "free")} for suite, score in suites.items()}
+        for stage, suites in scores.items()
+    }
+    return {"scores": shares, "samples": samples, "questions_per_suite": context.recipe.evaluate.questions_per_suite}
+
+
+def write_samples(engine: Engine, recipe: Recipe) -> list[str]:
+    """What the model makes of each of the recipe's beginnings."""
+    section, tokenizer = recipe.evaluate, engine.tokenizer
+    prompts = [tokenizer.encode(prompt) for prompt in section.sample_prompts]
+    written = engine.generate(
+        prompts,
+        section.sample_tokens,
+        section.sample_temperature,
+        seed=recipe.seed,
+        stop_ids=(tokenizer.end_of_text_id,),
+    )
+    return [prompt + tokenizer.decode(ids) for prompt, ids in zip(section.sample_prompts, written, strict=True)]
+
+
+def evaluate_path(path: Path, as_json: bool) -> None:
+    """`hornbook eval`: score the models of a run anew, by its recipe, and print the scores; nothing is written.
+
+    Raises UserError where `path` is no run, or its recipe names no suites.
+    """
+    run = require_run(path)
+    recipe = load_recipe(run.path / "recipe.toml")
+    scores = {
+        stage: _score(load_engine(find_model(path, (stage,))), recipe, stage) for stage in _stages_with_models(path)
+    }
+    if as_json:
+        print(json.dumps(scores, indent=2))
+    else:
+        Console().print(score_table(scores))
+
+
+def _stages_with_models(run: Path) -> list[str]:
+    return [stage for stage in ("pretrain", "finetune") if (run / stage / "final" / "config.json").is_file()]
+
+
+def _score(engine: Engine, recipe: Recipe, stage: str, folder: Path | None = None) -> dict[str, SuiteScores]:
+    ask_as = as_text if stage == "pretrain" else as_chat
+    scores: dict[str, SuiteScores] = {}
+    for suite in recipe.evaluate.suites:
+        questions = held_out_questions(suite, recipe.evaluate.questions_per_suite, recipe.storyworld)
+        answered = answer_questions(engine, questions, ask_as)
+        scores[suite] = suite_scores(answered)
+        if folder is not None:
+            write_json(folder / f"{suite}-{stage}.json", _record(scores[suite], answered))
+    return scores
+
+
+def _record(scores: SuiteScores, answered: list[Answered]) -> dict[str, Any]:
+    return {"scores": scores, "transcripts": [one.transcript() for one in answered[:TRANSCRIPTS_KEPT]]}

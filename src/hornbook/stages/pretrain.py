@@ -1,0 +1,29 @@
+"""Pretraining: a new model learns to predict the next token of the corpus."""
+
+from typing import Any
+
+from hornbook.batching.shards import ShardedDocuments
+from hornbook.model.config import config_from_recipe
+from hornbook.model.init import init_weights
+from hornbook.model.transformer import Transformer
+from hornbook.stages.context import StageContext
+from hornbook.stages.training import train_stage
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Train from scratch; see `train_stage` for what is written and returned."""
+    tokenizer = Tokenizer.load(context.run.stage("tokenizer").path)
+    tokens = context.run.stage("tokens").path
+    model = Transformer(config_from_recipe(context.recipe.model, tokenizer.vocab_size))
+    init_weights(model, context.recipe.seed)
+    corpus = context.run.stage("corpus").record() or {"facts": {}}
+    return train_stage(
+        context,
+        context.recipe.pretrain,
+        model,
+        tokenizer,
+        training=ShardedDocuments(sorted(tokens.glob("train-*.bin"))),
+        validation=ShardedDocuments(sorted(tokens.glob("validation-*.bin"))),
+        floor_bits_per_byte=corpus["facts"].get("generator_bits_per_byte"),
+    )

@@ -1,0 +1,1 @@
+"""A seeded little world that writes its own corpus, questions, conversations and mess."""

@@ -1,0 +1,153 @@
+"""Conversations to learn answering from, pairs of better and worse answers, and prompts whose answer can be checked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, TypeVar
+
+from hornbook.recipe import StoryworldSection
+from hornbook.storyworld.chance import Chance
+from hornbook.storyworld.encyclopedia import facts, is_held_out
+from hornbook.storyworld.questions import Probe, Question, fact_question, probes, reasoning_question
+from hornbook.storyworld.stories import Story, tell
+from hornbook.storyworld.wording import a
+from hornbook.storyworld.world import others
+
+T = TypeVar("T")
+
+FULL_SENTENCES = "Answer in a full sentence."
+QUESTIONS_OF_A_STORY = 3
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def system(content: str) -> Message:
+    return {"role": "system", "content": content}
+
+
+def user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+Conversation = list[Message]
+
+
+def conversations(section: StoryworldSection) -> Iterator[Conversation]:
+    """The conversations for fine-tuning: mostly about stories, some about facts, puzzles and other wishes.
+
+    No story, no pair of numbers in a sum and no fact asked for here comes up in the held-out questions.
+    """
+    kinds: list[tuple[float, Callable[[Chance], Conversation]]] = [
+        (12, about_a_story),
+        (2, about_facts),
+        (2, about_a_puzzle),
+        (1, tell_a_story),
+        (1, list_the_cast),
+    ]
+    for number in range(section.conversations):
+        chance = Chance(section.seed, "conversation", number)
+        yield chance.weigh(kinds)(chance)
+
+
+def about_a_story(chance: Chance) -> Conversation:
+    """A story and several questions about it, one a turn; now and then to be answered in full sentences."""
+    story = Story(chance)
+    text = "".join(tell(story))
+    in_sentences = chance.happens(0.1)
+    turns: Conversation = [system(FULL_SENTENCES)] if in_sentences else []
+    for number, probe in enumerate(_draw(chance, probes(story.world), QUESTIONS_OF_A_STORY)):
+        turns.append(user(probe.question if number else f"{text}\n\n{probe.question}"))
+        turns.append(assistant(probe.sentence if in_sentences else probe.answer))
+    return turns
+
+
+def about_facts(chance: Chance) -> Conversation:
+    """Some questions of the encyclopedia."""
+    allowed = [fact for fact in facts() if not is_held_out(fact)]
+    turns: Conversation = []
+    for fact in _draw(chance, allowed, chance.pick((1, 2, 3))):
+        turns += _answered(fact_question(chance, fact))
+    return turns
+
+
+def about_a_puzzle(chance: Chance) -> Conversation:
+    """One puzzle."""
+    return _answered(reasoning_question(chance, held_out=False))
+
+
+def tell_a_story(chance: Chance) -> Conversation:
+    """A story, on a wish for somebody and something in it."""
+    story = Story(chance)
+    text = "".join(tell(story))
+    person, thing = story.world.people[0], story.world.things[0]
+    wish = chance.pick(
+        ("Tell me a story about {} and {}.", "I would like a story with {} and {}.", "Write about {} and {}.")
+    )
+    return [user(wish.format(person.name, a(thing.noun))), assistant(text)]
+
+
+def list_the_cast(chance: Chance) -> Conversation:
+    """Who is in a story, in the order of appearance."""
+    story = Story(chance)
+    text = "".join(tell(story))
+    names = [person.name for person in story.world.people]
+    wish = chance.pick(("List the people in this story.", "Who are the people in this story?"))
+    return [user(f"{text}\n\n{wish}"), assistant(f"{', '.join(names[:-1])} and {names[-1]}.")]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to the same prompt, of which the first is to be preferred."""
+
+    prompt: Conversation
+    chosen: str
+    rejected: str
+
+
+def preferences(section: StoryworldSection, n: int) -> Iterator[Preference]:
+    """Pairs of answers: right and wrong, short and long-winded, polite and rude."""
+    for number in range(n):
+        chance = Chance(section.seed, "preference", number)
+        story = Story(chance)
+        text = "".join(tell(story))
+        probe = chance.pick([probe for probe in probes(story.world) if len(probe.candidates) > 1])
+        kind = chance.pick((_wrong, _long_winded, _rude))
+        yield Preference([user(f"{text}\n\n{probe.question}")], probe.answer, kind(chance, probe))
+
+
+def _wrong(chance: Chance, probe: Probe) -> str:
+    return chance.pick(others(probe.candidates, [probe.answer]))
+
+
+def _long_winded(chance: Chance, probe: Probe) -> str:
+    return f"Well, let me think. You asked me something about the story. {probe.sentence} Yes, {probe.sentence}"
+
+
+def _rude(chance: Chance, probe: Probe) -> str:
+    return chance.pick(("That is a foolish question. ", "Read it yourself! ", "How boring. ")) + probe.answer
+
+
+def checkable_prompts(section: StoryworldSection, n: int) -> Iterator[Question]:
+    """Puzzles that a program can grade, for learning from rewards."""
+    for number in range(n):
+        yield reasoning_question(Chance(section.seed, "checkable", number), held_out=False)
+
+
+def _answered(question: Question) -> Conversation:
+    return [user(question.prompt), assistant(question.answer)]
+
+
+def _draw(chance: Chance, options: Sequence[T], n: int) -> list[T]:
+    """`n` different ones of `options`, in the order drawn."""
+    left, drawn = list(options), []
+    while left and len(drawn) < n:
+        drawn.append(left.pop(chance.pick(range(len(left)))))
+    return drawn

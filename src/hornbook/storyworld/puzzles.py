@@ -1,0 +1,138 @@
+"""Puzzles: small problems whose answer follows from what is said, with one kind of thought each.
+
+Sums and differences hold some pairs of numbers back: a held-out sum was never seen in training, only others like it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hornbook.storyworld.chance import Chance
+from hornbook.storyworld.wording import a, capitalised
+from hornbook.storyworld.world import lexicon, others
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+COMPARISONS = (
+    ("taller", "tallest", "shortest"),
+    ("older", "oldest", "youngest"),
+    ("faster", "fastest", "slowest"),
+    ("stronger", "strongest", "weakest"),
+    ("richer", "richest", "poorest"),
+)
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six")
+LARGEST_NUMBER = 9
+N_CHOICES = 4
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """A problem: what is given, what is asked, the answer, and all the answers to choose from."""
+
+    given: str
+    question: str
+    answer: str
+    choices: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The solved puzzle, as it stands in the corpus."""
+        return f"{self.given} {self.question} {self.answer}"
+
+
+def is_held_out(first: int, second: int) -> bool:
+    """Whether a pair of numbers is kept for the evaluation: about a fifth of all pairs."""
+    return (3 * first + second) % 5 == 0
+
+
+def _pair_of_numbers(chance: Chance, held_out: bool, ordered: bool) -> tuple[int, int]:
+    numbers = range(1, LARGEST_NUMBER + 1)
+    pairs = [(m, n) for m in numbers for n in numbers if is_held_out(m, n) == held_out and (m > n or not ordered)]
+    return chance.pick(pairs)
+
+
+def _numbers_near(answer: int) -> tuple[str, ...]:
+    start = max(0, answer - 2)
+    return tuple(f"{number}." for number in range(start, start + N_CHOICES))
+
+
+def addition(chance: Chance, held_out: bool) -> Puzzle:
+    """Somebody has some things and gets more."""
+    name, food = _name(chance), chance.pick(lexicon()["foods"])
+    m, n = _pair_of_numbers(chance, held_out, ordered=False)
+    given = f"{name} had {m} bags of {food} and got {n} more."
+    return Puzzle(given, f"How many bags did {name} have then?", f"{m + n}.", _numbers_near(m + n))
+
+
+def subtraction(chance: Chance, held_out: bool) -> Puzzle:
+    """Somebody has some things and gives some away."""
+    name, food = _name(chance), chance.pick(lexicon()["foods"])
+    m, n = _pair_of_numbers(chance, held_out, ordered=True)
+    given = f"{name} had {m} bags of {food} and gave {n} away."
+    return Puzzle(given, "How many bags were left?", f"{m - n}.", _numbers_near(m - n))
+
+
+def ranking(chance: Chance, held_out: bool) -> Puzzle:
+    """Who is at the end of a row of four, told in pairs."""
+    comparative, most, least = chance.pick(COMPARISONS)
+    names: list[str] = []
+    while len(names) < N_CHOICES:
+        names.append(chance.pick(others(_names(), names)))
+    steps = [f"{better} was {comparative} than {worse}." for better, worse in pairwise(names)]
+    superlative, answer = chance.pick(((most, names[0]), (least, names[-1])))
+    given = " ".join(_shuffled(chance, steps))
+    return Puzzle(
+        given, f"Who was the {superlative} of them?", f"{answer}.", tuple(f"{name}." for name in sorted(names))
+    )
+
+
+def calendar(chance: Chance, held_out: bool) -> Puzzle:
+    """Which day it is some days later."""
+    today, later = chance.pick(range(len(DAYS))), chance.pick(range(2, len(NUMBER_WORDS) + 1))
+    answer = DAYS[(today + later) % len(DAYS)]
+    choices = tuple(f"{DAYS[(today + later + offset) % len(DAYS)]}." for offset in range(-1, N_CHOICES - 1))
+    question = f"Which day of the week was it {NUMBER_WORDS[later - 1]} days later?"
+    return Puzzle(f"It was {DAYS[today]}.", question, f"{answer}.", tuple(sorted(choices)))
+
+
+def syllogism(chance: Chance, held_out: bool) -> Puzzle:
+    """What holds for everybody of a trade holds for somebody of that trade."""
+    roles: list[str] = []
+    foods: list[str] = []
+    rules = []
+    while len(roles) < N_CHOICES:
+        roles.append(chance.pick(others(lexicon()["roles"], roles)))
+        foods.append(chance.pick(others(lexicon()["foods"], foods)))
+        rules.append(f"Every {roles[-1]} liked {foods[-1]}.")
+    name, member = _name(chance), chance.pick(range(N_CHOICES))
+    given = " ".join([*rules, f"{name} was {a(roles[member])}."])
+    choices = tuple(f"{capitalised(food)}." for food in sorted(foods))
+    return Puzzle(given, f"What was the food that {name} liked?", f"{capitalised(foods[member])}.", choices)
+
+
+PuzzleMaker = Callable[[Chance, bool], Puzzle]
+
+
+def draw_puzzle(chance: Chance, held_out: bool) -> Puzzle:
+    """A puzzle of any kind; each choice shows in its text."""
+    kinds: tuple[PuzzleMaker, ...] = (addition, subtraction, ranking, calendar, syllogism)
+    return chance.pick(kinds)(chance, held_out)
+
+
+def puzzle_document(chance: Chance) -> Iterator[str]:
+    """A puzzle with its answer, as one piece of text."""
+    yield draw_puzzle(chance, held_out=False).text
+
+
+def _names() -> tuple[str, ...]:
+    return lexicon()["women"] + lexicon()["men"]
+
+
+def _name(chance: Chance) -> str:
+    return chance.pick(_names())
+
+
+def _shuffled(chance: Chance, items: list[str]) -> list[str]:
+    left, shuffled = list(items), []
+    while left:
+        shuffled.append(left.pop(chance.pick(range(len(left)))))
+    return shuffled

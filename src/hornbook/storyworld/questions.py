@@ -1,0 +1,136 @@
+"""Questions in three suites, each with four answers to choose from and graded exactly.
+
+- comprehension: about a story that nobody has told before. All four choices stand in the story, so whoever merely
+  picks a fitting word from it is right one time in four.
+- reasoning: puzzles (see puzzles.py).
+- facts: of the encyclopedia, in wordings and about facts that are asked for nowhere in training.
+"""
+
+import re
+from dataclasses import dataclass
+
+from hornbook.recipe import StoryworldSection
+from hornbook.storyworld.chance import Chance
+from hornbook.storyworld.encyclopedia import Fact, ask, facts, is_held_out
+from hornbook.storyworld.puzzles import draw_puzzle
+from hornbook.storyworld.stories import Story, tell
+from hornbook.storyworld.wording import capitalised
+from hornbook.storyworld.world import World, others
+
+N_CHOICES = 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. `context` is the text it is about, or empty; `choices[gold]` is `answer`."""
+
+    suite: str
+    context: str
+    question: str
+    answer: str
+    choices: tuple[str, ...]
+    gold: int
+
+    @property
+    def prompt(self) -> str:
+        """The context, if there is one, and the question."""
+        return f"{self.context}\n\n{self.question}" if self.context else self.question
+
+
+def held_out_questions(suite: str, n: int, section: StoryworldSection) -> list[Question]:
+    """`n` questions of a suite, none of which the corpus or the conversations contain."""
+    chance = Chance(section.seed, "held-out", suite)
+    if suite == "comprehension":
+        return [comprehension_question(chance) for _ in range(n)]
+    if suite == "reasoning":
+        return [reasoning_question(chance, held_out=True) for _ in range(n)]
+    kept = [fact for fact in facts() if is_held_out(fact)]
+    return [fact_question(chance, chance.pick(kept)) for _ in range(n)]
+
+
+def grade(question: Question, text: str) -> bool:
+    """Whether `text` is the answer, but for case, punctuation and the little words before it."""
+    return essence(text) == essence(question.answer)
+
+
+def essence(answer: str) -> str:
+    """An answer without case, punctuation, articles and prepositions: "At the barn." is "barn"."""
+    words = re.findall(r"[a-z0-9-]+", answer.lower())
+    return " ".join(word for word in words if word not in ("a", "an", "the", "at", "in", "it", "on"))
+
+
+def comprehension_question(chance: Chance) -> Question:
+    """A question about a new story."""
+    while True:
+        story = Story(chance)
+        text = "".join(tell(story))
+        asked = [probe for probe in probes(story.world) if len(probe.candidates) >= N_CHOICES]
+        if asked:
+            break
+    probe = chance.pick(asked)
+    return _question(chance, "comprehension", text, probe.question, probe.answer, probe.candidates)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something a story answers: the question, the short answer, the answer as a sentence, and rival answers."""
+
+    question: str
+    answer: str
+    sentence: str
+    candidates: tuple[str, ...]
+
+
+def probes(world: World) -> list[Probe]:
+    """All that can be asked about the state in which a story ends."""
+    names = tuple(f"{person.name}." for person in world.people)
+    places = tuple(f"At the {place}." for place in dict.fromkeys(world.places_told))
+    colours = tuple(f"{capitalised(thing.colour)}." for thing in world.things)
+    roles = tuple(f"The {person.role}." for person in world.people)
+    found = []
+    for thing in world.things:
+        noun, place = thing.noun, f"at the {thing.where}."
+        if thing.holder:
+            owner = thing.owner.name
+            found.append(Probe(f"Who had the {noun}?", f"{owner}.", f"{owner} had the {noun}.", names))
+        found.append(Probe(f"Where was the {noun}?", capitalised(place), f"The {noun} was {place}", places))
+        colour = f"{thing.colour}."
+        found.append(Probe(f"What colour was the {noun}?", capitalised(colour), f"The {noun} was {colour}", colours))
+    for person in world.people:
+        name, role, place = person.name, person.role, f"at the {person.place}."
+        found.append(Probe(f"Where was {name}?", capitalised(place), f"{name} was {place}", places))
+        found.append(Probe(f"Who was the {role}?", f"{name}.", f"The {role} was {name}.", names))
+        found.append(Probe(f"What was {name}?", f"The {role}.", f"{name} was the {role}.", roles))
+    return found
+
+
+def reasoning_question(chance: Chance, held_out: bool) -> Question:
+    """A puzzle."""
+    puzzle = draw_puzzle(chance, held_out)
+    return Question(
+        "reasoning",
+        "",
+        f"{puzzle.given} {puzzle.question}",
+        puzzle.answer,
+        puzzle.choices,
+        puzzle.choices.index(puzzle.answer),
+    )
+
+
+def fact_question(chance: Chance, fact: Fact) -> Question:
+    """A question about one fact, with values of the same relation to choose from."""
+    relation = fact.relation
+    candidates = tuple(relation.answer_with(value) for value in relation.values())
+    wording = ask(fact, chance.pick(relation.questions))
+    return _question(chance, "facts", "", wording, relation.answer_with(fact.value), candidates)
+
+
+def _question(
+    chance: Chance, suite: str, context: str, question: str, answer: str, candidates: tuple[str, ...]
+) -> Question:
+    rivals = others(candidates, [answer])
+    choices = [answer]
+    while len(choices) < N_CHOICES:
+        choices.append(chance.pick(others(rivals, choices)))
+    choices.sort()
+    return Question(suite, context, question, answer, tuple(choices), choices.index(answer))

@@ -1,0 +1,401 @@
+"""Stories: a few people with a few things at a few places, told sentence by sentence.
+
+A story opens by saying who is where with what. Then people walk, give, leave, take and swap, and between these events
+the teller does what tellers for children do: says again who has what and who is where, asks and answers, and mentions
+what an animal did or what somebody ate. The repetitions are what a small model learns to look things up from.
+
+A sentence is a function of the story: it draws what it is about, fills one of its wordings, and, if something happens,
+changes the world. The teller picks among the sentences that are possible in the present state of the world.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hornbook.storyworld.chance import Chance
+from hornbook.storyworld.wording import Slot, a, capitalised, fill
+from hornbook.storyworld.world import Person, Thing, World, lexicon, others
+
+MAX_PEOPLE = 4
+ANOTHER_PERSON = 0.8  # probability that a third person is introduced, and then a fourth
+KNOWN_PLACE = 0.6  # probability that somebody is, or goes, where somebody or something is already
+MIN_SENTENCES, MAX_SENTENCES = 3, 7  # of a paragraph after the opening
+ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least MIN_SENTENCES goes on
+N_PARAGRAPHS = 3  # the opening among them
+
+
+@dataclass
+class Story:
+    """A story being told: the state of its world, and the chance that drives it."""
+
+    chance: Chance
+    world: World = field(default_factory=World)
+
+    def word(self, part: str) -> Callable[[], str]:
+        """What draws a word of the given part of the lexicon, once its turn in a wording comes."""
+        return lambda: self.chance.pick(lexicon()[part])
+
+    def look(self) -> str:
+        """A word for the looks of an animal or a plant, with its article."""
+        return a(self.chance.pick(lexicon()["looks"]))
+
+    def say(self, wordings: Sequence[str], **slots: Slot) -> Iterator[str]:
+        """One of `wordings`, filled; see `hornbook.storyworld.wording.fill`."""
+        return fill(self.chance, wordings, **slots)
+
+
+# ------------------------------------------------------------------------------------------------ the opening
+
+
+def open_story(story: Story) -> Iterator[str]:
+    """The weather, and everybody with where they are and what they have."""
+    wordings = (
+        "It was a {weather} {time}.",
+        "One {weather} {time}, the world stood like this.",
+        "The {time} was {weather}.",
+    )
+    yield from story.say(wordings, weather=story.word("weathers"), time=story.word("times"))
+    yield from introduce(story)
+    yield from introduce(story)
+    while len(story.world.people) < MAX_PEOPLE and story.chance.happens(ANOTHER_PERSON):
+        yield from introduce(story)
+
+
+def introduce(story: Story) -> Iterator[str]:
+    """A new person with a new thing."""
+    world, chance = story.world, story.chance
+    person = Person(name="", pronoun="", role="", place="")
+    thing = Thing(noun="", colour="", holder=person, place="")
+
+    def name() -> str:
+        person.pronoun = chance.pick(("she", "he"))
+        names = lexicon()["women" if person.pronoun == "she" else "men"]
+        person.name = chance.pick(others(names, [p.name for p in world.people]))
+        return person.name
+
+    def role() -> str:
+        person.role = chance.pick(others(lexicon()["roles"], [p.role for p in world.people]))
+        return person.role
+
+    def mood() -> str:
+        person.mood = chance.pick(lexicon()["moods"])
+        return person.mood
+
+    def place() -> str:
+        person.place = draw_place(story)
+        return person.place
+
+    def colour() -> str:
+        thing.colour = chance.pick(others(lexicon()["colours"], [t.colour for t in world.things]))
+        return a(thing.colour)
+
+    def noun() -> str:
+        thing.noun = chance.pick(others(lexicon()["things"], [t.noun for t in world.things]))
+        return thing.noun
+
+    wordings = (
+        " {name} the {role} was at the {place} with {colour} {noun}.",
+        " At the {place}, {name} the {role} had {colour} {noun}.",
+        " At the {place} was {name} the {role}, who had {colour} {noun}.",
+        " {name} the {role} felt {mood}, was at the {place} and had {colour} {noun}.",
+        " {name} was the {role}. {name_again} was at the {place} and had {colour} {noun}.",
+    )
+    yield from story.say(
+        wordings,
+        name=name,
+        role=role,
+        mood=mood,
+        place=place,
+        colour=colour,
+        noun=noun,
+        name_again=lambda: capitalised(person.pronoun),
+    )
+    world.people.append(person)
+    world.things.append(thing)
+
+
+def draw_place(story: Story, avoid: Sequence[str] = ()) -> str:
+    """A place where somebody or something is already, or one that is new to the story; none of `avoid`."""
+    known = others(story.world.places(), avoid)
+    if known and story.chance.happens(KNOWN_PLACE):
+        return story.chance.pick(known)
+    place = story.chance.pick(others(lexicon()["places"], [*known, *avoid]))
+    story.world.places_told.append(place)
+    return place
+
+
+# ------------------------------------------------------------------------------------------------ what happens
+
+
+def walk(story: Story) -> Iterator[str]:
+    """Somebody goes to another place, and takes along what they have."""
+    person = story.chance.pick(story.world.people)
+    old_place = person.place
+
+    def place() -> str:
+        person.place = draw_place(story, avoid=[old_place])
+        return person.place
+
+    wordings = (
+        "{name} {walked} to the {place}.",
+        "{name} {adverb} {walked} to the {place}.",
+        "{name} left the {old_place} and {walked} to the {place}.",
+        "From the {old_place}, {name} {walked} to the {place}.",
+    )
+    walked, adverb = story.word("walks"), story.word("adverbs")
+    yield from story.say(wordings, name=person.name, old_place=old_place, walked=walked, adverb=adverb, place=place)
+
+
+def things_to_give(world: World) -> list[Thing]:
+    """The things whose holder is not alone."""
+    return [thing for thing in world.things if thing.holder and world.company_of(thing.holder)]
+
+
+def give(story: Story) -> Iterator[str]:
+    """Somebody gives a thing to somebody at the same place."""
+    thing = story.chance.pick(things_to_give(story.world))
+    giver = thing.owner
+    receiver = story.chance.pick(story.world.company_of(giver))
+    wordings = (
+        "{giver} gave the {noun} to {receiver}.",
+        "{giver} handed {receiver} the {colour} {noun}.",
+        "{receiver} got the {colour} {noun} from {giver}.",
+        "At the {place}, {receiver} was given the {noun} by {giver}.",
+        "{giver} {adverb} passed the {noun} to {receiver}.",
+    )
+    yield from story.say(
+        wordings,
+        giver=giver.name,
+        receiver=receiver.name,
+        noun=thing.noun,
+        colour=thing.colour,
+        place=giver.place,
+        adverb=story.word("adverbs"),
+    )
+    thing.holder = receiver
+
+
+def held_things(world: World) -> list[Thing]:
+    """The things that somebody has."""
+    return [thing for thing in world.things if thing.holder]
+
+
+def leave(story: Story) -> Iterator[str]:
+    """Somebody puts a thing down where they are."""
+    thing = story.chance.pick(held_things(story.world))
+    person = thing.owner
+    wordings = (
+        "{name} left the {noun} at the {place}.",
+        "{name} put down the {colour} {noun} at the {place}.",
+        "At the {place}, {name} {adverb} put the {noun} on the ground.",
+    )
+    yield from story.say(
+        wordings,
+        name=person.name,
+        noun=thing.noun,
+        colour=thing.colour,
+        place=person.place,
+        adverb=story.word("adverbs"),
+    )
+    thing.holder, thing.place = None, person.place
+
+
+def things_to_take(world: World) -> list[Thing]:
+    """The things that lie where somebody is."""
+    return [thing for thing in world.lying() if any(person.place == thing.place for person in world.people)]
+
+
+def take(story: Story) -> Iterator[str]:
+    """Somebody takes a thing that lies where they are."""
+    thing = story.chance.pick(things_to_take(story.world))
+    person = story.chance.pick([person for person in story.world.people if person.place == thing.place])
+    wordings = (
+        "{name} found the {noun} at the {place} and took it.",
+        "At the {place}, {name} picked up the {colour} {noun}.",
+        "{name} {adverb} took the {noun} that lay at the {place}.",
+    )
+    yield from story.say(
+        wordings,
+        name=person.name,
+        noun=thing.noun,
+        colour=thing.colour,
+        place=thing.place,
+        adverb=story.word("adverbs"),
+    )
+    thing.holder = person
+
+
+def feel(story: Story) -> Iterator[str]:
+    """Somebody's mood, new or changed."""
+    person = story.chance.pick(story.world.people)
+
+    def mood() -> str:
+        person.mood = story.chance.pick(others(lexicon()["moods"], [person.mood or ""]))
+        return person.mood
+
+    wordings = ("{name} became {mood}.", "Now {name} felt {mood}.", "All this made {name} {mood}.")
+    yield from story.say(wordings, name=person.name, mood=mood)
+
+
+# ------------------------------------------------------------------------------------------------ what is so
+
+
+def tell_holder(story: Story) -> Iterator[str]:
+    """Who has a thing."""
+    thing = story.chance.pick(held_things(story.world))
+    wordings = (
+        "The {noun} was with {name}.",
+        "The {colour} {noun} belonged to {name} now.",
+        "{name} had the {colour} {noun}.",
+        "{name} the {role} held the {noun}.",
+        "Who had the {noun}? {name} did.",
+        "Who had the {noun}? {name} had it.",
+    )
+    person = thing.owner
+    yield from story.say(wordings, name=person.name, role=person.role, noun=thing.noun, colour=thing.colour)
+
+
+def tell_place_of_person(story: Story) -> Iterator[str]:
+    """Where somebody is."""
+    person = story.chance.pick(story.world.people)
+    wordings = (
+        "{name} was at the {place}.",
+        "{name} the {role} was at the {place}.",
+        "Where was {name}? At the {place}.",
+        "Where was {name}? {pronoun} was at the {place}.",
+        "The {role} was at the {place}.",
+    )
+    yield from story.say(
+        wordings, name=person.name, role=person.role, place=person.place, pronoun=capitalised(person.pronoun)
+    )
+
+
+def tell_place_of_thing(story: Story) -> Iterator[str]:
+    """Where a thing is, held or lying."""
+    thing = story.chance.pick(story.world.things)
+    wordings = (
+        "The {noun} was at the {place}.",
+        "The {colour} {noun} was at the {place}.",
+        "Where was the {noun}? At the {place}.",
+        "Where was the {noun}? It was at the {place}.",
+    )
+    yield from story.say(wordings, noun=thing.noun, colour=thing.colour, place=thing.where)
+
+
+def tell_colour(story: Story) -> Iterator[str]:
+    """What colour a thing has."""
+    thing = story.chance.pick(story.world.things)
+    wordings = (
+        "The {noun} was {colour}.",
+        "What colour was the {noun}? It was {colour}.",
+        "What colour was the {noun}? {Colour}.",
+        "The {colour} thing was the {noun}.",
+    )
+    yield from story.say(wordings, noun=thing.noun, colour=thing.colour, Colour=capitalised(thing.colour))
+
+
+def tell_role(story: Story) -> Iterator[str]:
+    """What somebody does for a living."""
+    person = story.chance.pick(story.world.people)
+    wordings = (
+        "The {role} was {name}.",
+        "{name} was the {role}.",
+        "Who was the {role}? {name} was.",
+        "What was {name}? The {role}.",
+    )
+    yield from story.say(wordings, name=person.name, role=person.role)
+
+
+def people_with_mood(world: World) -> list[Person]:
+    """Those whose mood the story has told."""
+    return [person for person in world.people if person.mood]
+
+
+def tell_mood(story: Story) -> Iterator[str]:
+    """How somebody feels, said again."""
+    person = story.chance.pick(people_with_mood(story.world))
+    wordings = ("{name} was {mood}.", "How did {name} feel? {name} felt {mood}.", "The {mood} one was {name}.")
+    yield from story.say(wordings, name=person.name, mood=person.mood or "")
+
+
+# ------------------------------------------------------------------------------------------------ by the way
+
+
+def mention_animal(story: Story) -> Iterator[str]:
+    """What an animal did where somebody is."""
+    place = story.chance.pick(story.world.places())
+    wordings = (
+        "At the {place}, {look} {animal} {acted} {adverb}.",
+        "{Look} {animal} {acted} at the {place}.",
+    )
+    yield from story.say(
+        wordings,
+        place=place,
+        look=story.look,
+        Look=lambda: capitalised(story.look()),
+        animal=story.word("animals"),
+        acted=story.word("doings"),
+        adverb=story.word("adverbs"),
+    )
+
+
+def mention_plant(story: Story) -> Iterator[str]:
+    """What grew where somebody or something is."""
+    place = story.chance.pick(story.world.places())
+    wordings = ("At the {place} grew {look} {plant}.", "Near the {place} stood {look} {plant}.")
+    yield from story.say(wordings, place=place, look=story.look, plant=story.word("plants"))
+
+
+def mention_chore(story: Story) -> Iterator[str]:
+    """Something somebody did that changes nothing."""
+    person = story.chance.pick(story.world.people)
+    wordings = ("{name} {acted}.", "{name} {acted} {adverb}.", "{name} the {role} {acted} {adverb}.")
+    acted, adverb = story.word("chores"), story.word("adverbs")
+    yield from story.say(wordings, name=person.name, role=person.role, acted=acted, adverb=adverb)
+
+
+def mention_food(story: Story) -> Iterator[str]:
+    """What somebody ate, liked or dreamed of."""
+    person = story.chance.pick(story.world.people)
+    wordings = ("{name} ate some {food}.", "{name} dreamed of {food}.", "{name} liked {food} with {other}.")
+    food = story.word("foods")
+    yield from story.say(wordings, name=person.name, food=food, other=food)
+
+
+# ------------------------------------------------------------------------------------------------ the telling
+
+Sentence = Callable[[Story], Iterator[str]]
+
+
+def possible_sentences(world: World) -> list[tuple[float, Sentence]]:
+    """The sentences that can come next, with their weights."""
+    options: list[tuple[float, Sentence, object]] = [
+        (4, walk, True),
+        (6, give, things_to_give(world)),
+        (2, leave, held_things(world)),
+        (3, take, things_to_take(world)),
+        (1, feel, True),
+        (5, tell_holder, held_things(world)),
+        (4, tell_place_of_person, True),
+        (4, tell_place_of_thing, True),
+        (4, tell_colour, True),
+        (3, tell_role, True),
+        (2, tell_mood, people_with_mood(world)),
+        (1, mention_animal, True),
+        (1, mention_plant, True),
+        (1, mention_chore, True),
+        (1, mention_food, True),
+    ]
+    return [(weight, sentence) for weight, sentence, possible in options if possible]
+
+
+def tell(story: Story) -> Iterator[str]:
+    """A whole story, piece by piece."""
+    yield from open_story(story)
+    for _ in range(1, N_PARAGRAPHS):
+        yield "\n\n"
+        for n_told in range(1, MAX_SENTENCES + 1):
+            sentence = story.chance.weigh(possible_sentences(story.world))
+            yield from sentence(story)
+            if n_told == MAX_SENTENCES or (n_told >= MIN_SENTENCES and not story.chance.happens(ANOTHER_SENTENCE)):
+                break
+            yield " "

@@ -1,0 +1,188 @@
+"""The two optimizers: AdamW for every parameter, or Muon for the matrices of the layers and AdamW for the
+rest.
+
+AdamW scales each weight's step by the size of its own past gradients. Muon treats a matrix as a whole: it
+takes the momentum of the gradient and replaces it by the nearest orthogonal matrix, so that all directions of
+the matrix learn at the same speed. On small language models that reaches a given loss in clearly fewer
+tokens. It makes sense only for matrices that map one space of features onto another. Embeddings and the head
+are looked up row by row, norms and biases are vectors: AdamW trains these in both cases.
+
+Every state tensor exists from the construction on. So a checkpoint can be loaded in place, and memory that
+does not suffice is noticed before the first step.
+
+Shapes: N matrices of one shape, R rows <= C columns.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from hornbook.model.transformer import Transformer
+from hornbook.recipe import TrainingSection
+from hornbook.runtime import pick_dtype
+
+_MUON_MOMENTUM = 0.95
+_ADAMW_EPSILON = 1e-8
+# Each iteration maps a singular value s to a*s + b*s^3 + c*s^5. These coefficients (Keller Jordan's) lift
+# small ones as fast as possible and in five iterations bring all to between 0.7 and 1.2, which serves as well
+# as exactly 1.
+_NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_ITERATIONS = 5
+
+
+def build_optimizer(model: Transformer, section: TrainingSection) -> "MuonWithAdamW":
+    """The optimizer that a recipe asks for, over all parameters of the model that require a gradient.
+
+    The model must be on its device already. Weight decay is for the matrices of the layers and of an untied
+    head; embeddings, norms and biases have none.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    by_muon, decayed, undecayed = [], [], []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim == 2 and id(parameter) not in embeddings
+        if not parameter.requires_grad:
+            continue
+        if is_matrix and section.optimizer == "muon" and parameter is not model.head_weight:
+            by_muon.append(parameter)
+        elif is_matrix:
+            decayed.append(parameter)
+        else:
+            undecayed.append(parameter)
+    adamw_options = {"kind": "adamw", "lr": section.lr, "betas": (section.beta1, section.beta2)}
+    groups = [
+        {"params": by_muon, "kind": "muon", "lr": section.muon_lr, "weight_decay": section.weight_decay},
+        {"params": decayed, **adamw_options, "weight_decay": section.weight_decay},
+        {"params": undecayed, **adamw_options, "weight_decay": 0.0},
+    ]
+    return MuonWithAdamW([group for group in groups if group["params"]])
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """One optimizer whose parameter groups are each updated by Muon or by AdamW, as their "kind" says.
+
+    Each group has a "kind" ("muon" or "adamw"), "lr" and "weight_decay", and with AdamW "betas". "peak_lr"
+    remembers the "lr" given, for `scale_learning_rates` to multiply.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__(groups, defaults={})
+        for group in self.param_groups:
+            group["peak_lr"] = group["lr"]
+            for parameter in group["params"]:
+                self.state[parameter] = (
+                    _muon_state(parameter) if group["kind"] == "muon" else _adamw_state(parameter)
+                )
+
+    def scale_learning_rates(self, scale: float) -> None:
+        """Set the learning rate of each group to `scale` times its peak."""
+        for group in self.param_groups:
+            group["lr"] = group["peak_lr"] * scale
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient. A closure is called first, as torch's optimizers do."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            states = [self.state[parameter] for parameter in parameters]
+            if group["kind"] == "muon":
+                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"])
+            else:
+                _adamw_step(parameters, gradients, states, group)
+        return loss
+
+
+def _muon_state(parameter: Tensor) -> dict[str, Tensor]:
+    return {"momentum": torch.zeros_like(parameter)}
+
+
+def _adamw_state(parameter: Tensor) -> dict[str, Tensor]:
+    step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+
+def _adamw_step(
+    parameters: list[Tensor], gradients: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]
+) -> None:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), in torch's fused kernel where the device has
+    one."""
+    if not parameters:
+        return
+    adamw(
+        parameters,
+        gradients,
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [],
+        [state["step"] for state in states],
+        fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=_ADAMW_EPSILON,
+        maximize=False,
+    )
+
+
+def _muon_step(
+    matrices: list[Tensor],
+    gradients: list[Tensor],
+    states: list[dict[str, Tensor]],
+    learning_rate: float,
+    weight_decay: float,
+) -> None:
+    """Muon (Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), Nesterov momentum, and the
+    decoupled weight decay that Moonshot AI added (Liu et al. 2025, arXiv:2502.16982).
+
+    Matrices that have the same shape, one of them perhaps turned, are orthogonalised together: a few large
+    batched products instead of many small ones.
+    """
+    momenta = [state["momentum"] for state in states]
+    torch._foreach_lerp_(momenta, gradients, 1 - _MUON_MOMENTUM)
+    directions = torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM)
+
+    indices_by_shape = defaultdict(list)
+    for index, matrix in enumerate(matrices):
+        indices_by_shape[min(matrix.shape), max(matrix.shape)].append(index)
+    for indices in indices_by_shape.values():
+        orthogonal_NRC = orthogonalize(torch.stack([_widened(directions[index]) for index in indices]))
+        for index, orthogonal_RC in zip(indices, orthogonal_NRC, strict=True):
+            matrix = matrices[index]
+            n_outputs, n_inputs = matrix.shape
+            # A tall matrix gets longer steps, so that the change of its outputs is the same as that of a
+            # square one.
+            step_size = learning_rate * math.sqrt(max(1.0, n_outputs / n_inputs))
+            matrix.mul_(1 - learning_rate * weight_decay)
+            matrix.add_(orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC, alpha=-step_size)
+
+
+def _widened(matrix: Tensor) -> Tensor:
+    """The matrix, turned where it has more rows than columns: the products of Newton-Schulz are R x R."""
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+    """About U V^T for each matrix U S V^T of a stack, by Newton-Schulz iterations: (N,R,C), R <= C.
+
+    float32 is computed in bfloat16 where the hardware multiplies that natively: five iterations leave
+    singular values between 0.7 and 1.2 anyway. A matrix of zeros stays one. Eager code is used on purpose:
+    these are plain batched products, which compiling was measured not to speed up.
+    """
+    a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
+    x_NRC = matrices_NRC / (torch.linalg.matrix_norm(matrices_NRC, keepdim=True) + 1e-7)
+    if x_NRC.dtype == torch.float32:
+        x_NRC = x_NRC.to(pick_dtype("auto", x_NRC.device))
+    for _ in range(_NEWTON_SCHULZ_ITERATIONS):
+        gram_NRR = x_NRC @ x_NRC.mT
+        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+        x_NRC = torch.baddbmm(x_NRC, polynomial_NRR, x_NRC, beta=a)
+    return x_NRC

@@ -1,0 +1,145 @@
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hornbook.errors import UserError
+from hornbook.inference import commands
+from hornbook.inference.commands import chat, sample, text_pieces, without_oldest
+from hornbook.inference.load import load_engine
+from hornbook.tokenizer.chat import Message, render
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+def test_characters_of_several_tokens_come_out_whole(tokenizer: Tokenizer):
+    text = "Once naïve 東京 🙂 upon"
+    ids = tokenizer.encode(text)
+    pieces = list(text_pieces(ids, tokenizer))
+    assert len(ids) > len(text.encode()) / 2  # few merges: the characters are spread over tokens
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_a_piece_comes_as_soon_as_its_character_is_whole(tokenizer: Tokenizer):
+    read = []
+
+    def tokens() -> Iterator[int]:
+        for token in tokenizer.encode("東京"):
+            read.append(token)
+            yield token
+
+    assert next(text_pieces(tokens(), tokenizer)) == "東"
+    assert b"".join(map(tokenizer.token_bytes, read)) == "東".encode()
+
+
+def test_a_character_that_is_cut_off_is_marked(tokenizer: Tokenizer):
+    assert "".join(text_pieces(tokenizer.encode("a東")[:-1], tokenizer)) == "a\ufffd"
+
+
+def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+):
+    sample(run, "Once upon", tokens=20, temperature=1.0, seed=4, stage="pretrain")
+    printed = capsys.readouterr().out
+    engine = load_engine(run / "pretrain" / "final")
+    ids = engine.tokenizer.encode("Once upon")
+    (made,) = engine.generate([ids], 20, temperature=1.0, seed=4)
+    assert made
+    assert printed == "Once upon" + "".join(text_pieces(made, engine.tokenizer)) + "\n"
+
+
+def test_sample_takes_the_model_that_was_trained_last(run: Path, capsys: pytest.CaptureFixture[str]):
+    printed = {}
+    for stage in (None, "finetune", "pretrain"):
+        sample(run, "Once upon", tokens=20, temperature=0.0, seed=0, stage=stage)
+        printed[stage] = capsys.readouterr().out
+    assert printed[None] == printed["finetune"] != printed["pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens", "complaint"), [("", 5, "prompt is empty"), ("a", 0, "--tokens")]
+)
+def test_sample_refuses_what_it_cannot_do(run: Path, prompt: str, tokens: int, complaint: str):
+    with pytest.raises(UserError, match=complaint):
+        sample(run, prompt, tokens, temperature=0.0, seed=0)
+
+
+class ScriptedEngine:
+    """Says always the same, and keeps what it was asked."""
+
+    def __init__(self, tokenizer: Tokenizer, reply: str) -> None:
+        self.tokenizer = tokenizer
+        self.model = SimpleNamespace(config=SimpleNamespace(max_seq_len=96))
+        self.reply = reply
+        self.asked: list[list[int]] = []
+
+    def stream(self, prompt: list[int], *_: Any, **options: Any) -> Iterator[int]:
+        assert self.tokenizer.special_id("<|end|>") in options["stop_ids"]
+        self.asked.append(prompt)
+        return iter(self.tokenizer.encode(self.reply))
+
+
+@pytest.fixture
+def scripted(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
+    engine = ScriptedEngine(tokenizer, "mat é")
+    monkeypatch.setattr(commands, "load_engine", lambda folder: engine)
+    return engine
+
+
+def test_chat_shows_the_model_the_whole_conversation(
+    run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\nsat\n/quit\nnever read\n"))
+    chat(run, temperature=0.0, seed=0)
+    assert capsys.readouterr().out.count("mat é") == 2
+    conversation: list[Message] = [{"role": "user", "content": "cat"}]
+    first, _ = render(conversation, scripted.tokenizer, add_generation_prompt=True)
+    conversation += [{"role": "assistant", "content": "mat é"}, {"role": "user", "content": "sat"}]
+    second, _ = render(conversation, scripted.tokenizer, add_generation_prompt=True)
+    assert scripted.asked == [first, second]
+
+
+def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
+    chat(run, temperature=0.0, seed=0)
+    assert len(scripted.asked) == 1
+
+
+def test_the_oldest_turns_leave_a_conversation_that_is_too_long(tokenizer: Tokenizer):
+    turns = [
+        [{"role": "user", "content": f"cat {n}"}, {"role": "assistant", "content": "mat"}] for n in range(9)
+    ]
+    messages = [message for turn in turns for message in turn] + [{"role": "user", "content": "sat"}]
+    kept = without_oldest(messages, tokenizer, room_tokens=40)
+    assert 1 < len(kept) < len(messages)
+    assert kept == messages[-len(kept) :]
+    assert kept[0]["role"] == "user"
+    assert len(render(kept, tokenizer, add_generation_prompt=True)[0]) <= 40
+    assert len(render(messages[-len(kept) - 2 :], tokenizer, add_generation_prompt=True)[0]) > 40
+
+
+def test_a_single_message_is_kept_however_long_it_is(tokenizer: Tokenizer):
+    messages = [{"role": "user", "content": "cat " * 100}]
+    assert without_oldest(messages, tokenizer, room_tokens=40) == messages
+
+
+def test_chat_with_a_model_that_was_not_fine_tuned_is_refused(run: Path):
+    shutil.rmtree(run / "finetune")
+    with pytest.raises(UserError, match="finetune"):
+        chat(run, temperature=0.0, seed=0)
+
+
+def test_chat_with_a_real_model_answers(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\nsat\n"))
+    chat(run, temperature=1.0, seed=0)
+    first = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\nsat\n"))
+    chat(run, temperature=1.0, seed=0)
+    assert capsys.readouterr().out == first
+    assert len(first.splitlines()) >= 3

@@ -1,0 +1,47 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hornbook.errors import UserError
+from hornbook.inference.load import find_model, load_engine
+from hornbook.model.huggingface import save_pretrained
+from hornbook.model.transformer import Transformer
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+def test_the_first_of_the_stages_that_is_done_is_taken(run: Path):
+    assert find_model(run, ("finetune", "pretrain")) == run / "finetune" / "final"
+    shutil.rmtree(run / "finetune")
+    assert find_model(run, ("finetune", "pretrain")) == run / "pretrain" / "final"
+
+
+def test_the_folder_of_a_model_is_taken_as_it_is(run: Path):
+    folder = run / "pretrain" / "final"
+    assert find_model(folder, ("finetune",)) == folder
+
+
+def test_a_run_without_the_stage_is_refused_with_advice(run: Path):
+    shutil.rmtree(run / "finetune")
+    with pytest.raises(UserError, match=r"no finished model of the stage finetune .* `hornbook run`"):
+        find_model(run, ("finetune",))
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+        find_model(tmp_path / "nowhere", ("pretrain",))
+
+
+def test_an_engine_generates_from_what_was_saved(run: Path):
+    engine = load_engine(run / "pretrain" / "final")
+    assert len(engine.generate([engine.tokenizer.encode("Once upon")], 5)[0]) <= 5
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    run: Path, tokenizer: Tokenizer, make_model: Callable[..., Transformer]
+):
+    folder = run / "pretrain" / "final"
+    save_pretrained(make_model(vocab_size=50), folder, end_of_text_id=49, pad_id=48)
+    with pytest.raises(UserError, match=f"has {tokenizer.vocab_size} tokens, but the model has 50"):
+        load_engine(folder)

@@ -1,0 +1,56 @@
+"""The corpus stage writes its shards and report, says what happened, and returns the headline facts."""
+
+import io
+import json
+
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from hornbook.recipe import load_recipe
+from hornbook.run_directory import RunDirectory
+from hornbook.stages.context import StageContext
+from hornbook.stages.corpus import run
+
+
+@pytest.fixture
+def context(tmp_path, write_recipe):
+    sizes = {"stories": 120, "web_pages": 120, "rhymes": 5, "puzzles": 5, "encyclopedia_passages": 5}
+    overrides = {f"storyworld.{name}": size for name, size in sizes.items()}
+    overrides["corpus.validation_fraction"] = 0.1
+    directory = RunDirectory(tmp_path / "run")
+    stage = directory.stage("corpus")
+    stage.begin("fingerprint")
+    recipe = load_recipe(write_recipe(), overrides)
+    return StageContext(recipe, directory, stage, Console(file=io.StringIO(), width=100))
+
+
+def test_the_facts_are_those_of_the_shards(context):
+    facts = run(context)
+    table = pyarrow.parquet.read_table(sorted(context.stage.path.glob("documents-*.parquet")))
+    rows = table.to_pylist()
+    validation = [row for row in rows if row["split"] == "validation"]
+    known = [row for row in validation if row["generator_bits"]]
+    assert facts["documents"] == len(rows)
+    assert facts["documents_bytes"] == sum(row["n_bytes"] for row in rows)
+    assert facts["validation_documents"] == len(validation) > 0
+    assert facts["validation_documents_without_generator_bits"] == len(validation) - len(known)
+    assert facts["generator_bits_per_byte"] == pytest.approx(
+        sum(row["generator_bits"] for row in known) / sum(row["n_bytes"] for row in known)
+    )
+    assert facts["documents_read"] == (facts["documents"] + facts["documents_dropped"] + facts["documents_set_aside"])
+    assert sum(facts["dropped_by_rule"].values()) >= facts["documents_dropped"]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_stage_can_be_declared_done_and_found_intact(context):
+    context.stage.finish("fingerprint", 1.0, run(context))
+    assert context.stage.is_done("fingerprint")
+    assert {"documents-00000.parquet", "dropped-00000.parquet", "report.json"} == set(context.stage.record()["files"])
+
+
+def test_the_terminal_shows_each_step_and_reason_and_how_well_the_rules_did(context):
+    run(context)
+    shown = context.console.file.getvalue()
+    for words in ("read", "kept", "dropped: duplicate", "dropped: min_stop_words", "precision", "MB"):
+        assert words in shown
