@@ -54,6 +54,7 @@ class StoryworldSection(Section):
     )
     stories: int = Field(20_000, ge=0, description="Stories written into the corpus.")
     echoes: int = Field(6_000, ge=0, description="Rows of words said twice, from which looking back is learned.")
+    still_lives: int = Field(6_000, ge=0, description="Stories in which nothing happens, to learn looking up from.")
     puzzles: int = Field(1_000, ge=0, description="Solved puzzles written into the corpus.")
     encyclopedia_passages: int = Field(2_000, ge=0, description="Passages that state the world's facts.")
     web_pages: int = Field(
@@ -165,6 +166,11 @@ class TrainingSection(Section):
     tokens: int = Field(gt=0, description="Tokens to train on, padding counted: steps x global_batch_tokens.")
     global_batch_tokens: int = Field(gt=0, description="Tokens for each step; a multiple of row_tokens.")
     row_tokens: int | None = Field(None, gt=1, description="Tokens in a row. Default: model.max_seq_len.")
+    order: Literal["shuffled", "corpus"] = Field(
+        "shuffled",
+        description="Order of the documents. corpus: the first pass takes them in the order of the corpus, "
+        "where some of them prepare for others; the passes after it are shuffled.",
+    )
     micro_batch_size: int | None = Field(
         None,
         gt=0,

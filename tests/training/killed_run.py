@@ -1,5 +1,4 @@
-"""A tiny training run for test_exact_resume.py to kill: python killed_run.py FOLDER. Prints a hash of its
-weights."""
+"""A tiny run for test_exact_resume.py to kill: python killed_run.py FOLDER. Prints a hash of its weights."""
 
 import hashlib
 import sys

@@ -137,7 +137,7 @@ def test_the_loss_falls_on_what_is_repeated(optimizer: str, make_trainer: MakeTr
     trainer.train()
 
     losses = _losses(trainer)
-    assert losses[0] == pytest.approx(math.log(19), abs=0.1)
+    assert losses[0] > 0.8 * math.log(19)
     assert losses[-1] < 0.5 * losses[0]
 
 

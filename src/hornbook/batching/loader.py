@@ -28,7 +28,8 @@ _BLOCK_DOCUMENTS = 8192
 class Loader:
     """Endless batches for training: `rows_per_step` rows of `row_tokens` tokens a step, over all processes.
 
-    The rank is this process's place among world_size ones. Raises UserError where there are no tokens to
+    Each pass over the documents takes them in a new order, drawn from the seed; with `first_in_order` the first pass
+    takes them as they come, block by block. The rank is this process's place among world_size ones. Raises UserError where there are no tokens to
     train on, or a step has fewer rows than there are processes.
     """
 
@@ -40,6 +41,7 @@ class Loader:
         seed: int,
         *,
         pad_id: int,
+        first_in_order: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -54,6 +56,7 @@ class Loader:
         self._row_tokens = row_tokens
         self._rows_per_step = rows_per_step
         self._seed = seed
+        self._first_in_order = first_in_order
         self._pad_id = pad_id
         self._rank = rank
         self._world_size = world_size
@@ -101,6 +104,7 @@ class Loader:
             "fingerprint": self._documents.fingerprint,
             "row_tokens": self._row_tokens,
             "seed": self._seed,
+            "first_in_order": self._first_in_order,
             "block_documents": _BLOCK_DOCUMENTS,
         }
 
@@ -120,7 +124,9 @@ class Loader:
         """Stand before the first row of a block."""
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = self._shuffled(len(self._documents), "documents")
+            is_in_order = self._first_in_order and epoch == 0
+            n_documents = len(self._documents)
+            self._order = np.arange(n_documents) if is_in_order else self._shuffled(n_documents, "documents")
         self._block, self._row = block, 0
         members = self._order[block * _BLOCK_DOCUMENTS : (block + 1) * _BLOCK_DOCUMENTS]
         rows = [
@@ -145,9 +151,7 @@ def evaluation_batches(
     bytes by tokens; over a whole document the count is exact. Raises UserError where there are no tokens.
     """
     if not documents.lengths.any():
-        raise UserError(
-            "The validation data has no tokens. Check the recipe's sources and validation_fraction."
-        )
+        raise UserError("The validation data has no tokens. Check the recipe's sources and validation_fraction.")
     rows = list(islice(_rows_in_order(documents.lengths, row_tokens), max_rows))
     for start in range(0, len(rows), rows_per_batch):
         part = rows[start : start + rows_per_batch]

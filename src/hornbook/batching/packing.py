@@ -84,11 +84,7 @@ def plan_rows(lengths: np.ndarray, row_tokens: int) -> list[Row]:
     11/9 of the fewest rows possible, and in practice hardly more than them. The same lengths always give the
     same rows.
     """
-    pieces = [
-        piece
-        for document, length in enumerate(lengths.tolist())
-        for piece in cut(document, length, row_tokens)
-    ]
+    pieces = [piece for document, length in enumerate(lengths.tolist()) for piece in cut(document, length, row_tokens)]
     pieces.sort(key=lambda piece: piece.length, reverse=True)
     rows: list[Row] = []
     rows_by_room: list[list[int]] = [[] for _ in range(row_tokens + 1)]

@@ -95,9 +95,7 @@ class ShardWriter:
         """Append one document. Raises ValueError for ids or a loss mask that cannot be right."""
         ids = np.asarray(document.ids, dtype=np.int64)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
-            raise ValueError(
-                f"token ids from {ids.min()} to {ids.max()} in a vocabulary of {self.vocab_size}"
-            )
+            raise ValueError(f"token ids from {ids.min()} to {ids.max()} in a vocabulary of {self.vocab_size}")
         if self._lengths and bool(self._masks) != (document.loss_mask is not None):
             raise ValueError("either every document of a shard has a loss mask or none has")
         if document.loss_mask is not None:
@@ -202,9 +200,7 @@ class Shard:
         return self._mask[self._offsets[document] : self._offsets[document + 1]] if len(self._mask) else None
 
     def _broken(self, problem: str) -> UserError:
-        return UserError(
-            f"{self.path}: {problem}. Remove the file, and run the recipe again to write it anew."
-        )
+        return UserError(f"{self.path}: {problem}. Remove the file, and run the recipe again to write it anew.")
 
     def _read_header(self) -> dict[str, Any]:
         try:
@@ -261,9 +257,7 @@ class ShardedDocuments:
                 )
         self.lengths = np.concatenate([shard.lengths for shard in self._shards])
         self.n_bytes = np.concatenate([shard.n_bytes for shard in self._shards])
-        self.fingerprint = hashlib.sha256(
-            "".join(shard.sha256 for shard in self._shards).encode()
-        ).hexdigest()
+        self.fingerprint = hashlib.sha256("".join(shard.sha256 for shard in self._shards).encode()).hexdigest()
         self._first_documents = np.cumsum([0, *map(len, self._shards)])
 
     def __len__(self) -> int:
@@ -289,8 +283,7 @@ class MemoryDocuments:
         kept = list(documents)
         self._ids = [np.asarray(document.ids, dtype=np.uint32) for document in kept]
         self._masks = [
-            None if document.loss_mask is None else np.asarray(document.loss_mask, dtype=bool)
-            for document in kept
+            None if document.loss_mask is None else np.asarray(document.loss_mask, dtype=bool) for document in kept
         ]
         self.lengths = np.array([len(ids) for ids in self._ids], dtype=np.int64)
         self.n_bytes = np.array([document.n_bytes for document in kept], dtype=np.int64)

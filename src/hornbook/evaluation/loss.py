@@ -18,6 +18,8 @@ from hornbook.batching.shards import Documents
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 
+_LARGEST_EXPONENT = 700.0
+
 
 @torch.no_grad()
 def bits_per_byte(
@@ -33,15 +35,14 @@ def bits_per_byte(
     """The loss of `model`, where it is, on documents packed in their order into rows of `row_tokens`.
 
     dtype is the type to compute in, under autocast; the sums are in float64. Returns bits_per_byte, loss_nats
-    (per token), perplexity (e to the loss, infinite where float64 ends), and what they were taken over: tokens
-    and bytes. `max_rows` bounds the rows that are read. Raises UserError where there are no tokens.
+    (per token), perplexity (e to the loss, at most e^700, so that it stays a number), and what they were taken
+    over: tokens and bytes. `max_rows` bounds the rows that are read. Raises UserError where there are no
+    tokens.
     """
     device = model.head_weight.device
     objective = NextToken()
     total_nats, n_tokens, n_bytes = 0.0, 0, 0
-    for batch, batch_bytes in evaluation_batches(
-        documents, row_tokens, rows_per_batch, max_rows, pad_id=pad_id
-    ):
+    for batch, batch_bytes in evaluation_batches(documents, row_tokens, rows_per_batch, max_rows, pad_id=pad_id):
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss_sum, _ = objective.loss_sum(model, batch)
@@ -52,7 +53,7 @@ def bits_per_byte(
     return {
         "bits_per_byte": total_nats / math.log(2) / n_bytes,
         "loss_nats": loss_nats,
-        "perplexity": math.exp(loss_nats) if loss_nats < 700 else math.inf,
+        "perplexity": math.exp(min(loss_nats, _LARGEST_EXPONENT)),
         "tokens": float(n_tokens),
         "bytes": float(n_bytes),
     }

@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hornbook.storyworld.conversations import Message, user
 from hornbook.storyworld.questions import Question, grade
-from hornbook.tokenizer.chat import render
+from hornbook.tokenizer.chat import END_OF_TURN, Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _SENTENCE = re.compile(r"\s*[^.?!\n]*[.?!]?")
@@ -43,10 +42,7 @@ AskAs = Callable[[Question, Tokenizer], Task]
 
 
 def as_text(question: Question, tokenizer: Tokenizer) -> Task:
-    """The question as text to be continued, for a base model. Its answer is the first sentence it writes.
-
-    Raises UserError where a text cannot be encoded.
-    """
+    """The question as text to be continued, for a base model. Its answer is the first sentence it writes."""
     # Split patterns begin a word at the blank before it, so encoding the two parts apart changes nothing.
     choices = [tokenizer.encode(f" {choice}") for choice in question.choices]
     return Task(question, tokenizer.encode(base_prompt(question)), choices, (), first_sentence)
@@ -63,7 +59,7 @@ def as_chat(question: Question, tokenizer: Tokenizer) -> Task:
     for choice in question.choices:
         ids, is_learned = render([*asked, {"role": "assistant", "content": choice}], tokenizer)
         choices.append([token for token, learned in zip(ids, is_learned, strict=True) if learned])
-    return Task(question, prompt, choices, (tokenizer.special_id("<|end|>"),), str.strip)
+    return Task(question, prompt, choices, (tokenizer.special_id(END_OF_TURN),), str.strip)
 
 
 def base_prompt(question: Question) -> str:
@@ -73,7 +69,7 @@ def base_prompt(question: Question) -> str:
 
 def messages(question: Question) -> list[Message]:
     """The conversation that an answer continues."""
-    return [user(question.prompt)]
+    return [{"role": "user", "content": question.prompt}]
 
 
 def first_sentence(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
-from hornbook.model.init import STANDARD_DEVIATION
+from hornbook.model.init import POSITION_STANDARD_DEVIATION
 
 Json = dict[str, Any]
 
@@ -39,7 +39,7 @@ def config_to_json(config: ModelConfig) -> Json:
             "n_inner": config.d_ff,
             "activation_function": "gelu_new",
             "layer_norm_epsilon": config.norm_eps,
-            "initializer_range": STANDARD_DEVIATION,
+            "initializer_range": POSITION_STANDARD_DEVIATION,
             "tie_word_embeddings": config.tie_embeddings,
             # transformers drops activations in training unless told not to; our models never do.
             "attn_pdrop": 0.0,
@@ -65,7 +65,7 @@ def config_to_json(config: ModelConfig) -> Json:
         "rope_theta": config.rope_theta,
         "attention_bias": config.bias,
         **({} if is_qwen3 else {"mlp_bias": config.bias}),
-        "initializer_range": STANDARD_DEVIATION,
+        "initializer_range": POSITION_STANDARD_DEVIATION,
         "tie_word_embeddings": config.tie_embeddings,
     }
 

@@ -2,14 +2,16 @@
 
 | weight | starts as | source |
 |---|---|---|
-| embeddings of tokens and positions, untied head | normal, 0.02 | GPT-2 (Radford et al. 2019; code) |
-| projections into a layer (q, k, v, gate, up) | normal, 0.02 | GPT-2 |
-| projections back out of a layer (o, down) | normal, 0.02 / √(2 n_layers) | GPT-2, section 2.3 |
+| embeddings of tokens, untied head | normal, 1 / √d_model | rows of length 1; GPT-2's 0.02 is this at d_model 2,500 |
+| embeddings of positions | normal, 0.02 | GPT-2 (Radford et al. 2019; code) |
+| projections into a layer (q, k, v, gate, up) | normal, 1 / √inputs | LeCun et al. 1998, section 4.6 |
+| projections back out of a layer (o, down) | the same / √(2 n_layers) | GPT-2, section 2.3 |
 | norm weights | one | |
 | all biases | zero | |
 
 The outputs of 2 n_layers half-layers are added up on the way through the model; the smaller start keeps their
-sum as large as one of them would be.
+sum as large as one of them would be. The embedding is where that sum begins: much smaller, it would be drowned by
+the first layer, and which token stands where could be told only after long training (docs/LOG.md has the figures).
 
 Each weight draws from its own generator, seeded by the seed and the weight's name. So a weight starts the
 same whatever else the model has, in whatever order it is built, and on whatever device.
@@ -21,7 +23,7 @@ from torch import nn
 from hornbook.model.transformer import Transformer
 from hornbook.runtime import torch_generator
 
-STANDARD_DEVIATION = 0.02
+POSITION_STANDARD_DEVIATION = 0.02
 
 
 def init_weights(model: Transformer, seed: int) -> None:
@@ -39,7 +41,9 @@ def _fill(start: torch.Tensor, name: str, n_layers: int, seed: int) -> None:
         nn.init.zeros_(start)
     elif name.endswith("norm.weight"):
         nn.init.ones_(start)
+    elif name.endswith("embed_positions.weight"):
+        nn.init.normal_(start, std=POSITION_STANDARD_DEVIATION, generator=generator)
     elif name.endswith(("o_proj.weight", "down_proj.weight")):
-        nn.init.normal_(start, std=STANDARD_DEVIATION / (2 * n_layers) ** 0.5, generator=generator)
+        nn.init.normal_(start, std=(2 * n_layers * start.shape[1]) ** -0.5, generator=generator)
     else:
-        nn.init.normal_(start, std=STANDARD_DEVIATION, generator=generator)
+        nn.init.normal_(start, std=start.shape[1] ** -0.5, generator=generator)

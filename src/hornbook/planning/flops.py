@@ -43,6 +43,11 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
     return {part: count for part, count in parts.items() if count}
 
 
+def matrix_parameters(config: ModelConfig) -> int:
+    """The weights of the layers' matrices: those that tokens are multiplied with, and that Muon trains."""
+    return config.n_layers * _weights(_layer_matrices(config), bias=False)
+
+
 @dataclass(frozen=True)
 class TokenFlops:
     """Floating point operations that one token costs in training. The attention_ ones are attention's table."""
@@ -64,11 +69,9 @@ class TokenFlops:
         return self.model + self.recomputation
 
 
-def flops_per_token(
-    config: ModelConfig, row_tokens: int, recompute: Literal["none", "full"] = "none"
-) -> TokenFlops:
+def flops_per_token(config: ModelConfig, row_tokens: int, recompute: Literal["none", "full"] = "none") -> TokenFlops:
     """What a token costs in rows of `row_tokens`, padding being a token like any other."""
-    layers = 2 * config.n_layers * _weights(_layer_matrices(config), bias=False)
+    layers = 2 * matrix_parameters(config)
     head = 2 * config.vocab_size * config.d_model
     # Queries with keys, and the weights of attention with values: each row_tokens * head_dim for each head.
     attention = config.n_layers * 4 * row_tokens * config.n_heads * config.head_dim

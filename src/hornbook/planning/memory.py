@@ -11,7 +11,7 @@ This module imports no torch.
 from dataclasses import dataclass
 
 from hornbook.model.config import ModelConfig
-from hornbook.planning.flops import parameters_by_part
+from hornbook.planning.flops import matrix_parameters, parameters_by_part
 from hornbook.planning.hardware import Kind
 from hornbook.recipe import TrainingSection
 
@@ -39,14 +39,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        return (
-            self.weights
-            + self.gradients
-            + self.optimizer
-            + self.cast_weights
-            + self.activations
-            + self.logits
-        )
+        return self.weights + self.gradients + self.optimizer + self.cast_weights + self.activations + self.logits
 
 
 def training_memory(config: ModelConfig, section: TrainingSection, n_rows: int, kind: Kind) -> Memory:
@@ -54,9 +47,8 @@ def training_memory(config: ModelConfig, section: TrainingSection, n_rows: int, 
 
     precision "auto" is taken as bfloat16, which it is on most machines of the last years.
     """
-    parts = parameters_by_part(config)
-    n_parameters = sum(parts.values())
-    n_matrices = parts["attention"] + parts["feed_forward"]
+    n_parameters = sum(parameters_by_part(config).values())
+    n_matrices = matrix_parameters(config)
     by_muon = n_matrices if section.optimizer == "muon" else 0
     value_bytes = 4 if section.precision == "float32" else 2
     row_tokens = section.row_tokens or config.max_seq_len
@@ -78,14 +70,11 @@ def training_memory(config: ModelConfig, section: TrainingSection, n_rows: int, 
         cast_weights=0 if value_bytes == _FLOAT32_BYTES else value_bytes * (n_matrices + head_weights),
         activations=n_tokens * kept_bytes,
         # The gradient of the head's weights is taken along with the scores, and kept until it is added.
-        logits=_FLOAT32_BYTES * head_weights
-        + _BYTES_PER_SCORE * config.vocab_size * min(chunk_tokens, n_tokens),
+        logits=_FLOAT32_BYTES * head_weights + _BYTES_PER_SCORE * config.vocab_size * min(chunk_tokens, n_tokens),
     )
 
 
-def layer_activation_bytes_per_token(
-    config: ModelConfig, row_tokens: int, value_bytes: int, kind: Kind
-) -> int:
+def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value_bytes: int, kind: Kind) -> int:
     """What one layer keeps of a token for its backward pass, in rows of several documents.
 
     value_bytes: of the type computed in. The sum over layers and the sum along a norm stay in float32.
@@ -103,9 +92,7 @@ def layer_activation_bytes_per_token(
         attention = 3 * query * value_bytes + config.n_heads * row_tokens * (4 + value_bytes) + row_tokens
     else:
         # Queries, result, keys and values; a sum for each head; the mask in the type computed in.
-        attention = (
-            (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + row_tokens * value_bytes
-        )
+        attention = (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + row_tokens * value_bytes
     head_norms = 2 * _FLOAT32_BYTES * (query + key) if config.qk_norm else 0
     return 2 * _norm_bytes(config) + inputs + feed_forward + attention + head_norms
 

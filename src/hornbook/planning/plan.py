@@ -24,8 +24,9 @@ from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, t
 from hornbook.planning.tables import render_plan
 from hornbook.recipe import Recipe, TrainingSection
 
-DEFAULT_UTILISATION = 0.4
-"""Published trainings of language models run at 0.3 to 0.6 of their machine's peak (PaLM .46, TinyLlama .56)."""
+DEFAULT_UTILISATION: dict[Kind, float] = {"cpu": 0.2, "accelerator": 0.4}
+"""The share of a device's rate that training reaches. Published trainings on accelerators report 0.3 to 0.6 of the
+peak (PaLM .46, TinyLlama .56). On a CPU the quickstart's model reached 0.2: small matrices, and much between them."""
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Where a given amount of computing is best spent (Hoffmann et al., arXiv 2203.15556, table 3)."""
@@ -59,10 +60,12 @@ class StagePlan:
 class DevicePlan:
     """How one device does it: for each stage, the seconds, and the rows that it computes at once.
 
-    rows_at_once is None where the device's memory is not known; 0 rows: not even one fits.
+    utilisation is the share of the device's rate that it is taken to reach. rows_at_once is None where the
+    device's memory is not known; 0 rows: not even one fits.
     """
 
     device: Device
+    utilisation: float
     seconds: dict[str, float]
     rows_at_once: dict[str, int] | None
 
@@ -79,7 +82,6 @@ class Plan:
     vocab_size: int
     parameters: dict[str, int]
     tokens_per_parameter: float
-    utilisation: float
     stages: tuple[StagePlan, ...]
     devices: tuple[DevicePlan, ...]
 
@@ -114,15 +116,14 @@ class Plan:
         return table
 
 
-def plan_recipe(
-    recipe: Recipe, flops_per_second: float | None = None, utilisation: float = DEFAULT_UTILISATION
-) -> Plan:
+def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisation: float | None = None) -> Plan:
     """Plan a recipe for a machine of `flops_per_second`, or where that is None for this one, measured.
 
-    `utilisation` is the share of the rate that training reaches, above 0 and at most 1. torch is imported only
-    to measure. Raises UserError where a number is out of its range or the recipe's model cannot be.
+    `utilisation` is the share of the rate that training reaches, above 0 and at most 1; by default it follows the
+    kind of device. torch is imported only to measure. Raises UserError where a number is out of its range or the
+    recipe's model cannot be.
     """
-    if not 0 < utilisation <= 1:
+    if utilisation is not None and not 0 < utilisation <= 1:
         raise UserError(f"utilisation: must be above 0 and at most 1, but is {utilisation}")
     if flops_per_second is not None and not 0 < flops_per_second < float("inf"):
         raise UserError(f"flops_per_second: must be greater than 0, but is {flops_per_second}")
@@ -144,10 +145,7 @@ def plan_recipe(
         vocab_size=config.vocab_size,
         parameters=parameters,
         tokens_per_parameter=recipe.pretrain.tokens / sum(parameters.values()),
-        utilisation=utilisation,
-        stages=tuple(
-            _stage_plan(name, config, section, machine.kind) for name, section in sections.items()
-        ),
+        stages=tuple(_stage_plan(name, config, section, machine.kind) for name, section in sections.items()),
         devices=tuple(devices),
     )
 
@@ -171,14 +169,14 @@ def _stage_plan(name: str, config: ModelConfig, section: TrainingSection, kind: 
 
 
 def _device_plan(
-    device: Device, config: ModelConfig, sections: dict[str, TrainingSection], utilisation: float
+    device: Device, config: ModelConfig, sections: dict[str, TrainingSection], utilisation: float | None
 ) -> DevicePlan:
+    utilisation = utilisation or DEFAULT_UTILISATION[device.kind]
     rate = device.flops_per_second * utilisation
     seconds = {name: total_training_flops(config, section) / rate for name, section in sections.items()}
     rows_at_once = None
     if device.memory_bytes is not None:
         rows_at_once = {
-            name: rows_that_fit(config, section, device.memory_bytes, device.kind)
-            for name, section in sections.items()
+            name: rows_that_fit(config, section, device.memory_bytes, device.kind) for name, section in sections.items()
         }
-    return DevicePlan(device, seconds, rows_at_once)
+    return DevicePlan(device, utilisation, seconds, rows_at_once)

@@ -1,6 +1,7 @@
 """A plan as tables for a terminal."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,9 +18,9 @@ def render_plan(plan: "Plan", console: Console) -> None:
         console.print(table)
         console.print()
     console.print(
-        f"Times are for one device at {plan.utilisation:.0%} of its rate, an assumption: small models, small "
-        "batches and CPUs reach less. Memory is an estimate; where a step does not fit, training computes fewer "
-        "rows at once, with the same result. Preparing the data, validation and evaluation are not counted.",
+        "Times are for one device at the share of its rate that is assumed here; small models and small batches "
+        "reach less. Memory is an estimate; where a step does not fit, training computes fewer rows at once, with "
+        "the same result. Preparing the data, validation and evaluation are not counted.",
         style="dim",
         highlight=False,
     )
@@ -47,14 +48,14 @@ def _training(plan: "Plan") -> Table:
         ),
         "  recomputed": lambda stage: quantity(stage.flops_per_token.recomputation),
         "FLOPs of the optimizer, per step": lambda stage: quantity(stage.optimizer_flops_per_step),
-        "FLOPs in all": lambda stage: quantity(stage.total_flops),
+        "FLOPs in all": lambda stage: f"{stage.total_flops:.2e}",
     }
     table = _table("Training", "", *(stage.name for stage in plan.stages))
     for name, cell in rows.items():
         table.add_row(name, *(cell(stage) for stage in plan.stages))
     table.caption = (
         f"{plan.tokens_per_parameter:.1f} tokens of pretraining for each parameter. Where computing is what is "
-        f"scarce, about 20 are best (Chinchilla): {quantity(plan.compute_optimal_tokens)} for this model."
+        f"scarce, about 20 are best (Chinchilla): {plan.compute_optimal_tokens:,} tokens for this model."
     )
     return table
 
@@ -67,8 +68,8 @@ def _memory(plan: "Plan") -> Table:
         columns += [stage.memory_bytes_of_one_row, stage.memory_bytes_of_most_rows]
         table.add_column(f"{stage.name}\n1 row at once", justify="right")
         table.add_column(f"{stage.name}\n{rows:,} rows at once", justify="right")
-    for part in columns[0].__dataclass_fields__:
-        table.add_row(_words(part), *(size(getattr(memory, part)) for memory in columns))
+    for part in fields(columns[0]):
+        table.add_row(_words(part.name), *(size(getattr(memory, part.name)) for memory in columns))
     table.add_section()
     table.add_row("all", *(size(memory.total) for memory in columns))
     return table
@@ -77,10 +78,11 @@ def _memory(plan: "Plan") -> Table:
 def _time(plan: "Plan") -> Table:
     names = [stage.name for stage in plan.stages]
     table = _table(
-        f"Time at {plan.utilisation:.0%} of the rate",
+        "Time",
         "device",
         "memory",
         "FLOP/s",
+        "share reached",
         *names,
         *(f"rows at once\n{name}" for name in names),
     )
@@ -92,6 +94,7 @@ def _time(plan: "Plan") -> Table:
             escape(device.name),
             "" if device.memory_bytes is None else size(device.memory_bytes),
             quantity(device.flops_per_second),
+            f"{device_plan.utilisation:.0%}",
             *(duration(device_plan.seconds[name]) for name in names),
             *("does not fit" if cell == "0" else cell for cell in rows),
         )
@@ -110,10 +113,10 @@ def _words(name: str) -> str:
 
 
 def quantity(number: float) -> str:
-    """A large number short: 1.24e+19 as "12.4 E"; below a thousand as it is."""
-    for power, letter in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+    """A large number short, 855000000 as "855 M"; a small one as it is."""
+    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if number >= 10**power:
-            return f"{number / 10**power:,.3g} {letter}" if number < 10 ** (power + 3) else f"{number:.2e}"
+            return f"{number / 10**power:,.3g} {letter}"
     return f"{number:,.3g}"
 
 

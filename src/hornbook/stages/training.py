@@ -48,6 +48,7 @@ def train_stage(
         section.global_batch_tokens // row_tokens,
         derive_seed(context.recipe.seed, name),
         pad_id=tokenizer.pad_id,
+        first_in_order=section.order == "corpus",
     )
 
     def validate(model: Transformer) -> dict[str, float]:

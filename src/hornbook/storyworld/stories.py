@@ -366,26 +366,34 @@ def mention_food(story: Story) -> Iterator[str]:
 Sentence = Callable[[Story], Iterator[str]]
 
 
-def possible_sentences(world: World) -> list[tuple[float, Sentence]]:
-    """The sentences that can come next, with their weights."""
+def happenings(world: World) -> list[tuple[float, Sentence]]:
+    """What can happen next, with its weight."""
     options: list[tuple[float, Sentence, object]] = [
         (4, walk, True),
         (6, give, things_to_give(world)),
         (2, leave, held_things(world)),
         (3, take, things_to_take(world)),
         (1, feel, True),
+    ]
+    return [(weight, sentence) for weight, sentence, is_possible in options if is_possible]
+
+
+def reports(world: World) -> list[tuple[float, Sentence]]:
+    """What can be said of the world as it is, with its weight."""
+    options: list[tuple[float, Sentence, object]] = [
         (5, tell_holder, held_things(world)),
         (4, tell_place_of_person, True),
         (4, tell_place_of_thing, True),
         (4, tell_colour, True),
         (3, tell_role, True),
         (2, tell_mood, people_with_mood(world)),
-        (1, mention_animal, True),
-        (1, mention_plant, True),
-        (1, mention_chore, True),
-        (1, mention_food, True),
     ]
-    return [(weight, sentence) for weight, sentence, possible in options if possible]
+    return [(weight, sentence) for weight, sentence, is_possible in options if is_possible]
+
+
+def asides() -> list[tuple[float, Sentence]]:
+    """What can be said by the way, with its weight."""
+    return [(1, mention_animal), (1, mention_plant), (1, mention_chore), (1, mention_food)]
 
 
 def tell(story: Story) -> Iterator[str]:
@@ -393,9 +401,21 @@ def tell(story: Story) -> Iterator[str]:
     yield from open_story(story)
     for _ in range(1, N_PARAGRAPHS):
         yield "\n\n"
-        for n_told in range(1, MAX_SENTENCES + 1):
-            sentence = story.chance.weigh(possible_sentences(story.world))
-            yield from sentence(story)
-            if n_told == MAX_SENTENCES or (n_told >= MIN_SENTENCES and not story.chance.happens(ANOTHER_SENTENCE)):
-                break
-            yield " "
+        yield from tell_paragraph(story, lambda world: happenings(world) + reports(world) + asides())
+
+
+def tell_still_life(story: Story) -> Iterator[str]:
+    """A story in which nothing happens: who is where with what, and the same again in other words."""
+    yield from open_story(story)
+    yield "\n\n"
+    yield from tell_paragraph(story, reports)
+
+
+def tell_paragraph(story: Story, options: Callable[[World], list[tuple[float, Sentence]]]) -> Iterator[str]:
+    """A few sentences, each drawn among those that are possible when its turn comes."""
+    for n_told in range(1, MAX_SENTENCES + 1):
+        sentence = story.chance.weigh(options(story.world))
+        yield from sentence(story)
+        if n_told == MAX_SENTENCES or (n_told >= MIN_SENTENCES and not story.chance.happens(ANOTHER_SENTENCE)):
+            return
+        yield " "

@@ -77,6 +77,4 @@ def check_messages(messages: Sequence[Message], before_answer: bool) -> None:
             )
         expected = "assistant" if expected == "user" else "user"
     if before_answer and messages[-1]["role"] != "user":
-        raise UserError(
-            "The last message is not from the user, so there is nothing to answer. Add one that is."
-        )
+        raise UserError("The last message is not from the user, so there is nothing to answer. Add one that is.")

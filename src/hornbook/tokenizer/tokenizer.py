@@ -69,16 +69,12 @@ class Tokenizer:
             return "".join(characters[byte] for byte in token)
 
         ids = {spell(token): id for id, token in enumerate(bpe.vocabulary(merges))}
-        engine = tokenizers.Tokenizer(
-            models.BPE(ids, [(spell(left), spell(right)) for left, right in merges])
-        )
+        engine = tokenizers.Tokenizer(models.BPE(ids, [(spell(left), spell(right)) for left, right in merges]))
         split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         engine.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
         engine.decoder = decoders.ByteLevel()
-        engine.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-        )
+        engine.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
         return cls(engine)
 
     def save(self, folder: Path | str) -> None:
@@ -98,9 +94,7 @@ class Tokenizer:
         """Read what `save` wrote. Raises UserError where it is not there or not a byte-level tokenizer."""
         path = Path(folder) / _TOKENIZER_FILE
         if not path.is_file():
-            raise UserError(
-                f"{path}: there is no tokenizer here. Name another folder, or run the tokenizer stage."
-            )
+            raise UserError(f"{path}: there is no tokenizer here. Name another folder, or run the tokenizer stage.")
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as problem:  # the engine has no exception of its own
@@ -114,9 +108,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, on all cores."""
-        return [
-            encoding.ids for encoding in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        return [encoding.ids for encoding in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids, without special tokens. What is not UTF-8 becomes U+FFFD."""
@@ -129,9 +121,7 @@ class Tokenizer:
     def special_id(self, token: str) -> int:
         """The id of a special token, such as `<|end|>`. Raises UserError where there is no such token."""
         if token not in self._special_ids:
-            raise UserError(
-                f"The tokenizer has no {token} token, so it was not made by Hornbook. Use one that was."
-            )
+            raise UserError(f"The tokenizer has no {token} token, so it was not made by Hornbook. Use one that was.")
         return self._special_ids[token]
 
     @property

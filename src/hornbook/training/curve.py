@@ -1,5 +1,4 @@
-"""Draws a training run from its `metrics.jsonl`: the loss in nats per token, and validation in bits per
-byte."""
+"""Draws a training run from its `metrics.jsonl`: loss in nats per token, validation in bits per byte."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +11,9 @@ from typing import Any
 from hornbook.run_directory import atomic_write
 from hornbook.training.metrics import read_metrics
 
-# Okabe and Ito's palette, told apart by all common forms of colour vision; lines differ in more than colour
-# besides.
+# Okabe and Ito's palette, told apart by all common forms of colour vision. Lines differ by more than colour.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
-_SMOOTHING_STEPS = 0.05
+_SMOOTHED_FRACTION = 0.02
 
 
 def draw_curve(
@@ -30,7 +28,7 @@ def draw_curve(
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     records = read_metrics(metrics_path)
     trained = [record for record in records if record["loss_nats"] is not None]
@@ -65,6 +63,7 @@ def draw_curve(
             panels[1, 0].set(ylabel="bits per byte")
             panels[1, 0].legend(frameon=False)
         panels[-1, 0].set(xlabel="tokens trained on")
+        panels[-1, 0].xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -74,9 +73,8 @@ def draw_curve(
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a twentieth of the run, its start corrected (as Adam corrects its
-    own)."""
-    decay = 1 - 1 / max(1.0, _SMOOTHING_STEPS * len(values))
+    """Exponential moving average over about a fiftieth of the run, its start corrected as Adam's is."""
+    decay = 1 - 1 / max(1.0, _SMOOTHED_FRACTION * len(values))
     average, weight, smoothed = 0.0, 0.0, []
     for value in values:
         average, weight = decay * average + (1 - decay) * value, decay * weight + (1 - decay)

@@ -120,8 +120,7 @@ def summarize(records: list[Record]) -> TrainingResult:
 
 
 class ProgressDisplay:
-    """How far the training is: a bar on a terminal, elsewhere (a file, a log) a plain line every ten
-    seconds."""
+    """How far the training is: a bar on a terminal, elsewhere a plain line every ten seconds."""
 
     def __init__(self, console: Console, title: str, step: int, total_steps: int) -> None:
         self._console, self._title, self._total_steps = console, title, total_steps

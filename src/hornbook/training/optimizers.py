@@ -1,5 +1,4 @@
-"""The two optimizers: AdamW for every parameter, or Muon for the matrices of the layers and AdamW for the
-rest.
+"""The optimizers: AdamW for every parameter, or Muon for the layers' matrices and AdamW for the rest.
 
 AdamW scales each weight's step by the size of its own past gradients. Muon treats a matrix as a whole: it
 takes the momentum of the gradient and replaces it by the nearest orthogonal matrix, so that all directions of
@@ -29,8 +28,7 @@ from hornbook.runtime import pick_dtype
 _MUON_MOMENTUM = 0.95
 _ADAMW_EPSILON = 1e-8
 # Each iteration maps a singular value s to a*s + b*s^3 + c*s^5. These coefficients (Keller Jordan's) lift
-# small ones as fast as possible and in five iterations bring all to between 0.7 and 1.2, which serves as well
-# as exactly 1.
+# small ones as fast as possible, and in five iterations bring all to about 1, which is as good as 1.
 _NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_ITERATIONS = 5
 
@@ -158,8 +156,7 @@ def _muon_step(
         for index, orthogonal_RC in zip(indices, orthogonal_NRC, strict=True):
             matrix = matrices[index]
             n_outputs, n_inputs = matrix.shape
-            # A tall matrix gets longer steps, so that the change of its outputs is the same as that of a
-            # square one.
+            # A tall matrix steps further, so that its outputs change as much as a square one's.
             step_size = learning_rate * math.sqrt(max(1.0, n_outputs / n_inputs))
             matrix.mul_(1 - learning_rate * weight_decay)
             matrix.add_(orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC, alpha=-step_size)

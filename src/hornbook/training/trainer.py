@@ -147,9 +147,8 @@ class Trainer:
         batch = self.loader.next_batch().to(self.device)
         count = self.objective.count(batch).clamp_min(1)
         loss, sums = self._forward_backward(batch, count)
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.section.clip_norm)
-        # The host waits for the device here and nowhere else in a step: what it reads decides whether to
-        # update.
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.section.clip_norm, foreach=True)
+        # The only place where the host waits for the device: what it reads decides whether to update.
         values = torch.stack([loss, grad_norm, *(value / count for value in sums.values())]).tolist()
         is_usable = math.isfinite(values[0]) and math.isfinite(values[1])
         scale = learning_rate_scale(self.step, self.total_steps, self.section)
@@ -268,8 +267,7 @@ class Trainer:
         return self.directory / "checkpoints"
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All tensors of the state under their names, as they are: a checkpoint is loaded into them in
-        place."""
+        """All tensors of the state under their names, not copies: a checkpoint is loaded into them."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, tensor in self.optimizer.state[parameter].items():

@@ -1,0 +1,112 @@
+import hashlib
+import re
+from collections import Counter
+
+import pytest
+
+from hornbook.recipe import StoryworldSection
+from hornbook.storyworld.chance import Chance, derivations
+from hornbook.storyworld.corpus import tell_story, write_documents
+from hornbook.storyworld.echoes import echo
+from hornbook.storyworld.encyclopedia import passage
+from hornbook.storyworld.puzzles import draw_puzzle
+from hornbook.storyworld.questions import probes
+from hornbook.storyworld.stories import Story, tell
+from hornbook.storyworld.world import Document
+
+N_STORIES = 2000
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[Document]:
+    section = StoryworldSection(stories=N_STORIES, echoes=100, puzzles=200, encyclopedia_passages=200)
+    return list(write_documents(section))
+
+
+def stories(documents: list[Document]) -> list[str]:
+    return [document.text for document in documents if document.kind == "story"]
+
+
+def test_every_sentence_is_true_of_the_world_as_read_from_the_words_alone(documents, reader_class):
+    for text in stories(documents)[:500]:
+        reader = reader_class()
+        reader.read(text)
+        assert not reader.unread
+        assert not reader.contradictions
+
+
+def test_the_reader_notices_a_lie(documents, reader_class):
+    text = stories(documents)[0]
+    noun = re.search(r"an? [a-z]+ ([a-z]+)[.]", text).group(1)
+    reader = reader_class()
+    reader.read(f"{text} The transparent thing was the {noun}.")
+    assert reader.contradictions == [f"The transparent thing was the {noun}."]
+
+
+def test_what_can_be_asked_has_the_answer_that_a_reader_finds(reader_class):
+    for number in range(200):
+        story = Story(Chance("asked", number))
+        reader = reader_class()
+        reader.read("".join(tell(story)))
+        for probe in probes(story.world):
+            about = probe.question.rstrip("?").split()[-1]
+            answer = probe.answer.rstrip(".").split()[-1]
+            found = {
+                "Who had": lambda: reader.holder[about],
+                "Where was": lambda: reader.where_is(about) if about in reader.holder else reader.place[about],
+                "What colour": lambda: reader.colour[about].capitalize(),
+                "Who was": lambda: next(name for name, role in reader.role.items() if role == about),
+                "What was": lambda: reader.role[about],
+            }[" ".join(probe.question.split()[:2])]()
+            assert found == answer, probe
+            assert probe.answer in probe.candidates
+
+
+def test_the_vocabulary_has_over_1500_words(documents):
+    words = {word.lower() for text in stories(documents) for word in re.findall(r"[A-Za-z]+", text)}
+    assert len(words) > 1500
+
+
+def test_no_two_thousand_stories_share_a_paragraph(documents):
+    paragraphs = Counter(paragraph for text in stories(documents) for paragraph in text.split("\n\n"))
+    assert len(stories(documents)) == N_STORIES
+    assert paragraphs.most_common(1)[0][1] == 1
+
+
+def test_a_text_has_one_derivation_whose_bits_are_those_recorded():
+    for number in range(3):
+        chance = Chance("derivation", number)
+        text = "".join(tell_story(chance))
+        assert list(derivations(tell_story, text)) == [pytest.approx(chance.bits)]
+    for number in range(20):
+        chance = Chance("derivation of a passage", number)
+        text = "".join(passage(chance))
+        assert list(derivations(passage, text)) == [pytest.approx(chance.bits)]
+
+
+def test_an_echo_costs_the_bits_of_its_words_once():
+    chance = Chance("echo")
+    call, answer = "".join(echo(chance)).rsplit(": ", 1)
+    assert call.count(answer) == 1
+    n_words = len(answer.split())
+    assert 10 * n_words < chance.bits < 11 * n_words + 30
+
+
+def test_equal_puzzles_have_equal_probability():
+    seen: dict[str, float] = {}
+    for number in range(3000):
+        chance = Chance("puzzle", number)
+        text = draw_puzzle(chance, held_out=False).text
+        assert seen.setdefault(text, chance.bits) == chance.bits
+    assert len(seen) > 1500
+
+
+def test_the_same_seed_writes_the_same_bytes_on_every_machine(documents):
+    section = StoryworldSection(stories=5, echoes=5, puzzles=5, encyclopedia_passages=5)
+    text = "\n".join(f"{d.id} {d.bits:.6f} {d.text}" for d in write_documents(section))
+    assert hashlib.sha256(text.encode()).hexdigest() == GOLDEN
+    other = StoryworldSection(seed=2, stories=5, echoes=5, puzzles=5, encyclopedia_passages=5)
+    assert "\n".join(d.text for d in write_documents(other)) not in text
+
+
+GOLDEN = "2a84ce5ff947263e91945ff225b9761a1182551e15fd9857e2a95844412891e2"

@@ -1,0 +1,20 @@
+"""What the tokenizer tests share: texts, and a tokenizer trained on them."""
+
+from itertools import islice
+
+import pytest
+
+from hornbook.recipe import StoryworldSection
+from hornbook.storyworld.corpus import write_documents
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Some documents of the storyworld."""
+    return [document.text for document in islice(write_documents(StoryworldSection()), 400)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts: list[str]) -> Tokenizer:
+    return Tokenizer.train(texts, 700, "llama3")
