@@ -29,9 +29,7 @@ def asked_to_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
-def test_help_explains_every_command_with_an_example(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_explains_every_command_with_an_example(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     for name, verb in VERBS.items():
@@ -40,9 +38,7 @@ def test_help_explains_every_command_with_an_example(
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_command_has_its_sentence_and_its_options(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_of_a_command_has_its_sentence_and_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert VERBS[verb].sentence in printed

@@ -61,8 +61,7 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path, write_recipe: Callable[..., Path]) -> Workshop:
     recipe = write_recipe(
-        "[pretrain]\ntokens = 4096\nglobal_batch_tokens = 1024\n"
-        "[finetune]\ntokens = 4096\nglobal_batch_tokens = 1024\n"
+        "[pretrain]\ntokens = 4096\nglobal_batch_tokens = 1024\n[finetune]\ntokens = 4096\nglobal_batch_tokens = 1024\n"
     )
     return Workshop(tmp_path / "runs", recipe)
 
@@ -120,9 +119,7 @@ def test_a_damaged_file_repeats_its_stage(workshop: Workshop) -> None:
     assert workshop.run() == []
 
 
-def test_a_stage_that_the_recipe_leaves_out_is_left_out(
-    tmp_path: Path, write_recipe: Callable[..., Path]
-) -> None:
+def test_a_stage_that_the_recipe_leaves_out_is_left_out(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     workshop = Workshop(tmp_path / "runs", write_recipe())
     assert workshop.run() == ["corpus", "pretrain", "export"]
 
@@ -139,9 +136,7 @@ def test_a_failed_stage_is_tried_again_and_those_before_it_are_not(workshop: Wor
     assert workshop.run() == ["pretrain", "finetune", "export"]
 
 
-def test_a_killed_stage_goes_on_from_its_checkpoint(
-    tmp_path: Path, write_recipe: Callable[..., Path]
-) -> None:
+def test_a_killed_stage_goes_on_from_its_checkpoint(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     """The process kills itself in the second step of three; the same command then does what is left."""
     script = tmp_path / "train.py"
     script.write_text(
@@ -191,9 +186,7 @@ def test_one_stage_alone_and_stages_up_to_one_and_from_one(workshop: Workshop) -
 
 
 def test_an_unknown_stage_is_answered_with_the_known_ones(workshop: Workshop) -> None:
-    with pytest.raises(
-        UserError, match=r"--only pretrian: is no stage of this recipe.*corpus, pretrain, finetune"
-    ):
+    with pytest.raises(UserError, match=r"--only pretrian: is no stage of this recipe.*corpus, pretrain, finetune"):
         workshop.run(only="pretrian")
 
 
@@ -244,17 +237,14 @@ def test_changed_content_of_the_users_files_repeats_and_a_new_place_or_date_does
 
 def test_the_run_ends_with_the_scores_a_sample_and_where_things_are(workshop: Workshop) -> None:
     def evaluate(context: StageContext) -> dict[str, Any]:
-        scores = {
-            "pretrain": {"facts": {"choice": 0.25, "free": 0.1}},
-            "finetune": {"facts": {"choice": 0.75}},
-        }
-        return {"scores": scores, "samples": ["Once [upon] a time there was a kite."]}
+        suite = {"choice": 0.25, "choice_stderr": 0.03, "free": 0.1, "free_stderr": 0.02, "chance": 0.25, "n": 200}
+        return {"scores": {"pretrain": {"facts": suite}}, "samples": ["Once [upon] a time there was a kite."]}
 
     evaluation = Stage("evaluation", ("pretrain",), lambda recipe: {}, evaluate)
     workshop.stages = (*workshop.stages, evaluation)
     workshop.run()
     printed = workshop.output.getvalue()
-    for expected in ("25%", "10%", "75%", "Once [upon] a time there was a kite.", "words 3 · kind a text"):
+    for expected in ("25 ± 3", "10 ± 2", "Once [upon] a time there was a kite.", "words 3 · kind a text"):
         assert expected in printed
     assert str(workshop.run_directory.path / "summary.json") in printed
 
@@ -308,7 +298,5 @@ def test_a_change_of_a_real_recipe_repeats_from_the_first_stage_it_touches(
     assert repeated_by(change, write_recipe, tmp_path / "runs") == expected
 
 
-def test_changed_questions_repeat_the_evaluation_alone(
-    write_recipe: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_changed_questions_repeat_the_evaluation_alone(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     assert repeated_by({"evaluate.questions_per_suite": 7}, write_recipe, tmp_path / "runs") == ["evaluation"]

@@ -102,9 +102,7 @@ def test_beginning_with_another_fingerprint_clears_the_folder(finished: StageDir
     assert [path.name for path in finished.path.parent.iterdir()] == ["corpus"]
 
 
-def test_a_run_keeps_its_recipe_and_its_headline_facts(
-    tmp_path: Path, write_recipe: Callable[..., Path]
-) -> None:
+def test_a_run_keeps_its_recipe_and_its_headline_facts(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     recipe = load_recipe(write_recipe())
     run = RunDirectory(tmp_path / "run")
     run.write_recipe(recipe)

@@ -137,9 +137,7 @@ def _sample(arguments: Sequence[str]) -> None:
 
     options = _parse(SampleOptions, "sample", arguments)
     from hornbook.inference.commands import sample
-    from hornbook.show import require_run
 
-    require_run(options.run)
     sample(options.run, options.prompt, options.tokens, options.temperature, options.seed, options.stage)
 
 
@@ -148,9 +146,7 @@ def _chat(arguments: Sequence[str]) -> None:
 
     options = _parse(ChatOptions, "chat", arguments)
     from hornbook.inference.commands import chat
-    from hornbook.show import require_run
 
-    require_run(options.run)
     chat(options.run, options.temperature, options.seed, options.stage)
 
 
@@ -158,19 +154,17 @@ def _eval(arguments: Sequence[str]) -> None:
     from hornbook.options import EvalOptions
 
     options = _parse(EvalOptions, "eval", arguments)
-    from hornbook.stages.evaluate import evaluate_path
+    from hornbook.stages.evaluate import evaluate_run
 
-    evaluate_path(options.path, options.json)
+    evaluate_run(options.run, options.json)
 
 
 def _export(arguments: Sequence[str]) -> None:
     from hornbook.options import ExportOptions
 
     options = _parse(ExportOptions, "export", arguments)
-    from hornbook.show import require_run
     from hornbook.stages.export import export_run
 
-    require_run(options.run)
     export_run(options.run, options.to, options.format)
 
 
@@ -187,19 +181,13 @@ def _world(arguments: Sequence[str]) -> None:
 
 
 VERBS = {
-    "run": Verb(
-        "Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run
-    ),
+    "run": Verb("Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run),
     "plan": Verb("Say what a recipe will cost, before it runs.", "recipes/gpt2-124m.toml", _plan),
     "show": Verb("Show what a run has made: stages, scores, curves.", "runs/quickstart", _show),
-    "sample": Verb(
-        "Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample
-    ),
+    "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
     "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
-    "export": Verb(
-        "Write the final model for other software.", "runs/quickstart --to my-model --format hf", _export
-    ),
+    "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format hf", _export),
     "world": Verb(
         "Write what the storyworld of a recipe writes, to look at.",
         "recipes/quickstart.toml --to world",

@@ -6,19 +6,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-RecipePath = Annotated[
-    Path, Positional, arg(metavar="RECIPE", help="A recipe, such as recipes/quickstart.toml.")
-]
-RunPath = Annotated[
-    Path, Positional, arg(metavar="RUN", help="The folder of a run, such as runs/quickstart.")
-]
-ModelStage = Annotated[
-    str | None,
-    arg(
-        metavar="STAGE",
-        help="Whose model: pretrain or finetune.",
-        help_behavior_hint="(default: the last done)",
-    ),
+RecipePath = Annotated[Path, Positional, arg(metavar="RECIPE", help="A recipe, such as recipes/quickstart.toml.")]
+RunPath = Annotated[Path, Positional, arg(metavar="RUN", help="The folder of a run, such as runs/quickstart.")]
+ModelPath = Annotated[
+    Path,
+    Positional,
+    arg(metavar="RUN", help="The folder of a run, such as runs/quickstart, or of a model in Hugging Face's layout."),
 ]
 Temperature = Annotated[float, arg(help="0 takes the likeliest token, 1 draws as the model predicts.")]
 Seed = Annotated[int, arg(help="The same seed gives the same text.")]
@@ -46,9 +39,7 @@ class RunOptions:
         str | None,
         arg(metavar="STAGE", help="End with this stage.", help_behavior_hint="(default: the last)"),
     ] = None
-    runs: Annotated[Path, arg(metavar="DIR", help="Where runs lie; this one gets the folder DIR/NAME.")] = (
-        Path("runs")
-    )
+    runs: Annotated[Path, arg(metavar="DIR", help="Where runs lie; this one gets the folder DIR/NAME.")] = Path("runs")
 
 
 @dataclass
@@ -71,35 +62,35 @@ class PlanOptions:
 class SampleOptions:
     """Options of `sample`."""
 
-    run: RunPath
-    prompt: Annotated[str, arg(metavar="TEXT", help="The beginning that the model continues.")] = (
-        "Once upon a time"
-    )
+    run: ModelPath
+    prompt: Annotated[str, arg(metavar="TEXT", help="The beginning that the model continues.")] = "Once upon a time"
     tokens: Annotated[int, arg(help="Tokens to write, at most.")] = 200
     temperature: Temperature = 0.8
     seed: Seed = 1
-    stage: ModelStage = None
+    stage: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: the last done)"),
+    ] = None
 
 
 @dataclass
 class ChatOptions:
     """Options of `chat`."""
 
-    run: RunPath
+    run: ModelPath
     temperature: Temperature = 0.0
     seed: Seed = 1
-    stage: ModelStage = None
+    stage: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: finetune)"),
+    ] = None
 
 
 @dataclass
 class EvalOptions:
     """Options of `eval`."""
 
-    path: Annotated[
-        Path,
-        Positional,
-        arg(metavar="RUN|MODEL", help="The folder of a run, or of a model in Hugging Face's layout."),
-    ]
+    run: RunPath
     json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
 
 
@@ -109,9 +100,7 @@ class ExportOptions:
 
     run: RunPath
     to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]
-    format: Annotated[Literal["hf"], arg(help="hf: the layout that Hugging Face's transformers loads.")] = (
-        "hf"
-    )
+    format: Annotated[Literal["hf"], arg(help="hf: the layout that Hugging Face's transformers loads.")] = "hf"
 
 
 @dataclass

@@ -162,6 +162,7 @@ STAGES = (
         needs=("tokenizer", "pretrain", "finetune"),
         settings=_evaluation_settings,
         run=_run_evaluation,
+        version=2,
     ),
     Stage(
         name="export",

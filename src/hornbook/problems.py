@@ -16,17 +16,13 @@ from pydantic_core import ErrorDetails
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
     """Each problem as (dotted name, what is wrong with it), in the order of the model's fields."""
-    return [
-        (".".join(str(part) for part in detail["loc"]), _describe(detail, model)) for detail in error.errors()
-    ]
+    return [(".".join(str(part) for part in detail["loc"]), _describe(detail, model)) for detail in error.errors()]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that a person who typed `name` most likely meant, or None."""
     names = list(known)
-    matches = difflib.get_close_matches(name, names, n=1) or [
-        known for known in names if known.startswith(name)
-    ]
+    matches = difflib.get_close_matches(name, names, n=1) or [known for known in names if known.startswith(name)]
     return matches[0] if matches else None
 
 

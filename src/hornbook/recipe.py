@@ -49,17 +49,13 @@ class Section(BaseModel):
 class StoryworldSection(Section):
     """The embedded world: how much of each kind of text it writes."""
 
-    seed: int = Field(
-        1, ge=0, description="Seed of the world; the same seed writes the same bytes everywhere."
-    )
+    seed: int = Field(1, ge=0, description="Seed of the world; the same seed writes the same bytes everywhere.")
     stories: int = Field(20_000, ge=0, description="Stories written into the corpus.")
     echoes: int = Field(6_000, ge=0, description="Rows of words said twice, from which looking back is learned.")
     still_lives: int = Field(6_000, ge=0, description="Stories in which nothing happens, to learn looking up from.")
     puzzles: int = Field(1_000, ge=0, description="Solved puzzles written into the corpus.")
     encyclopedia_passages: int = Field(2_000, ge=0, description="Passages that state the world's facts.")
-    web_pages: int = Field(
-        300, ge=0, description="Messy web pages in the corpus, for the cleaning to work on."
-    )
+    web_pages: int = Field(300, ge=0, description="Messy web pages in the corpus, for the cleaning to work on.")
     conversations: int = Field(8_000, ge=0, description="Conversations written for fine-tuning.")
 
 
@@ -70,9 +66,7 @@ class CleaningSection(Section):
     repair_mojibake: bool = Field(True, description="Repair text that was decoded with the wrong encoding.")
     remove_control_characters: bool = Field(True, description="Remove invisible control characters.")
     collapse_whitespace: bool = Field(True, description="Shorten runs of blanks and of empty lines to one.")
-    replace_personal_data: bool = Field(
-        True, description="Mask e-mail addresses, IP addresses, phone numbers."
-    )
+    replace_personal_data: bool = Field(True, description="Mask e-mail addresses, IP addresses, phone numbers.")
     lowercase: bool = Field(False, description="Turn all letters into small ones.")
 
 
@@ -81,13 +75,9 @@ class FilterSection(Section):
 
     min_words: CountThreshold = Field(5, description="Fewest words (Gopher's rule; the paper takes 50).")
     max_words: CountThreshold = Field(100_000, description="Most words (Gopher).")
-    min_mean_word_length: Threshold = Field(
-        3.0, description="Least mean length of words, in letters (Gopher)."
-    )
+    min_mean_word_length: Threshold = Field(3.0, description="Least mean length of words, in letters (Gopher).")
     max_mean_word_length: Threshold = Field(10.0, description="Greatest mean length of words (Gopher).")
-    max_symbol_to_word_ratio: Threshold = Field(
-        0.1, description="Most # and ellipses for each word (Gopher)."
-    )
+    max_symbol_to_word_ratio: Threshold = Field(0.1, description="Most # and ellipses for each word (Gopher).")
     min_alphabetic_word_fraction: Threshold = Field(
         0.8, description="Least share of words that have a letter (Gopher)."
     )
@@ -118,9 +108,7 @@ class CorpusSection(Section):
     validation_fraction: float = Field(
         0.01, gt=0, lt=0.5, description="Share of the documents set apart for validation."
     )
-    text_field: str = Field(
-        "text", min_length=1, description="Name of the field or column that holds the text."
-    )
+    text_field: str = Field("text", min_length=1, description="Name of the field or column that holds the text.")
     cleaning: CleaningSection = Field(CleaningSection(), description="Repairs made to every document.")
     filters: FilterSection = Field(FilterSection(), description="Quality rules; off switches one off.")
     deduplicate: Literal["none", "exact"] = Field(
@@ -132,7 +120,7 @@ class TokenizerSection(Section):
     """How text is cut into tokens."""
 
     vocab_size: int = Field(
-        4096, ge=262, description="Number of tokens: the 256 bytes, the merges and the special tokens."
+        4096, ge=263, description="Number of tokens: the 256 bytes, the merges and the special tokens."
     )
     split_pattern: Literal["gpt2", "gpt4", "llama3"] = Field(
         "llama3", description="Whose pattern cuts text into words before the merges are learned."
@@ -142,9 +130,7 @@ class TokenizerSection(Section):
 class ModelSection(Section):
     """The shape of the model."""
 
-    preset: Literal["gpt2", "llama", "qwen3"] = Field(
-        "llama", description="Whose kind of block it is built of."
-    )
+    preset: Literal["gpt2", "llama", "qwen3"] = Field("llama", description="Whose kind of block it is built of.")
     n_layers: int = Field(4, gt=0, description="Number of blocks.")
     d_model: int = Field(128, gt=0, description="Width of the residual stream.")
     n_heads: int = Field(4, gt=0, description="Number of attention heads.")
@@ -152,9 +138,7 @@ class ModelSection(Section):
         None, gt=0, description="Number of key and value heads, shared among the heads. Default: n_heads."
     )
     head_dim: int | None = Field(None, gt=0, description="Width of a head. Default: d_model / n_heads.")
-    d_ff: int | None = Field(
-        None, gt=0, description="Width of the feed-forward layer. Default: the preset's."
-    )
+    d_ff: int | None = Field(None, gt=0, description="Width of the feed-forward layer. Default: the preset's.")
     max_seq_len: int = Field(256, gt=1, description="Longest text that the model can take, in tokens.")
     rope_theta: float = Field(10_000.0, gt=1, description="Base of the rotary positions' wavelengths.")
     tie_embeddings: bool = Field(True, description="Use one matrix for the embedding and the output head.")
@@ -192,9 +176,7 @@ class TrainingSection(Section):
     )
     decay_fraction: float = Field(0.5, ge=0, le=1, description="Share of the steps spent in wsd's decay.")
     final_lr_fraction: float = Field(0.0, ge=0, le=1, description="Learning rate at the end, over the peak.")
-    clip_norm: float = Field(
-        1.0, gt=0, description="Largest norm of the gradient; longer ones are shortened."
-    )
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient; longer ones are shortened.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Type computed in. auto: bfloat16 where the hardware has it. Weights stay float32.",
@@ -236,9 +218,7 @@ class EvaluateSection(Section):
     questions_per_suite: int = Field(200, gt=0, description="Questions of each suite.")
     sample_prompts: Texts = Field(("Once upon a time",), description="Beginnings for the model to continue.")
     sample_tokens: int = Field(160, gt=0, description="Tokens of each continuation, at most.")
-    sample_temperature: float = Field(
-        0.8, ge=0, description="0 takes the likeliest token, 1 draws as predicted."
-    )
+    sample_temperature: float = Field(0.8, ge=0, description="0 takes the likeliest token, 1 draws as predicted.")
 
 
 class ExportSection(Section):
@@ -277,9 +257,7 @@ def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         _set(table, name, value)
     recipe, problems = _validate(table)
     if problems:
-        lines = [
-            f"{f'--{name}' if name in overrides else f'{path}: {name}'}: {what}" for name, what in problems
-        ]
+        lines = [f"{f'--{name}' if name in overrides else f'{path}: {name}'}: {what}" for name, what in problems]
         raise UserError("\n".join(lines))
     return recipe
 

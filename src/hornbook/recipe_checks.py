@@ -50,9 +50,7 @@ def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:
         )
 
 
-def _training_problems(
-    name: str, section: "TrainingSection", model: "ModelSection"
-) -> Iterator[tuple[list[str], str]]:
+def _training_problems(name: str, section: "TrainingSection", model: "ModelSection") -> Iterator[tuple[list[str], str]]:
     row_tokens = section.row_tokens or model.max_seq_len
     batch_tokens, tokens = section.global_batch_tokens, section.tokens
     row_fields = [f"{name}.row_tokens", "model.max_seq_len"]
@@ -71,8 +69,7 @@ def _training_problems(
     elif section.micro_batch_size is not None and section.micro_batch_size > batch_tokens // row_tokens:
         yield (
             [f"{name}.micro_batch_size", batch_field, *row_fields],
-            f"must be at most the {batch_tokens // row_tokens} rows of a step, "
-            f"but is {section.micro_batch_size}",
+            f"must be at most the {batch_tokens // row_tokens} rows of a step, but is {section.micro_batch_size}",
         )
     if tokens % batch_tokens:
         yield (

@@ -34,11 +34,7 @@ def atomic_writer(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
     try:
-        with (
-            open(temporary, "wb")
-            if mode == "wb"
-            else open(temporary, "w", encoding="utf-8", newline="\n") as file
-        ):
+        with open(temporary, "wb") if mode == "wb" else open(temporary, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +42,7 @@ def atomic_writer(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
@@ -55,7 +51,7 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make a rename last: on POSIX the name lives in the folder, which has to be flushed too."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
@@ -81,9 +77,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as problem:
-        raise UserError(
-            f"{path}: is not valid JSON ({problem}). Remove it, and run the recipe again."
-        ) from None
+        raise UserError(f"{path}: is not valid JSON ({problem}). Remove it, and run the recipe again.") from None
 
 
 class StageDirectory:
@@ -158,11 +152,7 @@ class StageDirectory:
 
     def _is_intact(self, name: str, expected: dict[str, Any]) -> bool:
         path = self.path / name
-        return (
-            path.is_file()
-            and path.stat().st_size == expected["bytes"]
-            and sha256_file(path) == expected["sha256"]
-        )
+        return path.is_file() and path.stat().st_size == expected["bytes"] and sha256_file(path) == expected["sha256"]
 
 
 class RunDirectory:
@@ -175,9 +165,14 @@ class RunDirectory:
         """The folder of the named stage, which need not exist yet."""
         return StageDirectory(self.path / name)
 
+    @property
+    def recipe_path(self) -> Path:
+        """Where the recipe of the run stands, with every field spelled out."""
+        return self.path / "recipe.toml"
+
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the recipe with every field spelled out, so that the run can be repeated from its folder."""
-        atomic_write(self.path / "recipe.toml", recipe_to_toml(recipe))
+        atomic_write(self.recipe_path, recipe_to_toml(recipe))
 
     def summary(self) -> dict[str, Any]:
         """The headline facts of every finished stage: {"stages": {name: facts}}."""
@@ -206,6 +201,17 @@ class RunDirectory:
                     "Wait for it to end, or give this run another place with --runs DIR."
                 ) from None
             yield
+
+
+def open_run(path: Path) -> RunDirectory:
+    """The run in a folder. Raises UserError where there is none."""
+    run = RunDirectory(path)
+    if not run.recipe_path.is_file():
+        raise UserError(
+            f"{path}: holds no run (there is no {run.recipe_path.name} in it). "
+            "Give the folder that `hornbook run` made, such as runs/quickstart."
+        )
+    return run
 
 
 def _lock_file(file: IO[bytes]) -> None:

@@ -15,9 +15,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    values = {
-        key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None
-    }
+    values = {key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in values.items()]
     for key, value in table.items():
         if isinstance(value, Mapping):

@@ -14,7 +14,7 @@ from hornbook.corpus.curate import curate
 from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, FilterSection, StoryworldSection
 
-WORLD = StoryworldSection(stories=150, rhymes=20, puzzles=10, encyclopedia_passages=20, web_pages=600)
+WORLD = StoryworldSection(stories=150, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=600)
 
 
 def run(folder: Path, world: StoryworldSection = WORLD, **settings):
@@ -176,7 +176,9 @@ def test_dropping_is_precise_and_misses_what_these_rules_cannot_see(world_corpus
     assert quality["precision"] >= 0.97
     # Near-duplicates, truncated stories and fluent advertising pass rules of this kind.
     assert 0.55 <= quality["recall"] < 0.9
-    assert all(rule["precision"] >= 0.9 for rule in quality["by_rule"].values())
+    often = [rule for rule in quality["by_rule"].values() if rule["dropped"] >= 10]
+    assert len(often) >= 4
+    assert all(rule["precision"] >= 0.9 for rule in often)
 
 
 def test_hardly_any_of_the_worlds_own_stories_is_dropped(world_corpus):

@@ -9,7 +9,7 @@ from hornbook.corpus.sources import RAW_SCHEMA, _with_raw_schema, read_sources
 from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, StoryworldSection
 
-WORLD = StoryworldSection(stories=5, rhymes=2, puzzles=2, encyclopedia_passages=2, web_pages=3)
+WORLD = StoryworldSection(stories=5, echoes=2, still_lives=2, puzzles=2, encyclopedia_passages=2, web_pages=3)
 
 
 def rows(**settings):

@@ -40,9 +40,7 @@ def test_a_character_that_is_cut_off_is_marked(tokenizer: Tokenizer):
     assert "".join(text_pieces(tokenizer.encode("a東")[:-1], tokenizer)) == "a\ufffd"
 
 
-def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(
-    run: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(run: Path, capsys: pytest.CaptureFixture[str]):
     sample(run, "Once upon", tokens=20, temperature=1.0, seed=4, stage="pretrain")
     printed = capsys.readouterr().out
     engine = load_engine(run / "pretrain" / "final")
@@ -60,9 +58,7 @@ def test_sample_takes_the_model_that_was_trained_last(run: Path, capsys: pytest.
     assert printed[None] == printed["finetune"] != printed["pretrain"]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "tokens", "complaint"), [("", 5, "prompt is empty"), ("a", 0, "--tokens")]
-)
+@pytest.mark.parametrize(("prompt", "tokens", "complaint"), [("", 5, "prompt is empty"), ("a", 0, "--tokens")])
 def test_sample_refuses_what_it_cannot_do(run: Path, prompt: str, tokens: int, complaint: str):
     with pytest.raises(UserError, match=complaint):
         sample(run, prompt, tokens, temperature=0.0, seed=0)
@@ -110,9 +106,7 @@ def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypat
 
 
 def test_the_oldest_turns_leave_a_conversation_that_is_too_long(tokenizer: Tokenizer):
-    turns = [
-        [{"role": "user", "content": f"cat {n}"}, {"role": "assistant", "content": "mat"}] for n in range(9)
-    ]
+    turns = [[{"role": "user", "content": f"cat {n}"}, {"role": "assistant", "content": "mat"}] for n in range(9)]
     messages = [message for turn in turns for message in turn] + [{"role": "user", "content": "sat"}]
     kept = without_oldest(messages, tokenizer, room_tokens=40)
     assert 1 < len(kept) < len(messages)
@@ -133,9 +127,7 @@ def test_chat_with_a_model_that_was_not_fine_tuned_is_refused(run: Path):
         chat(run, temperature=0.0, seed=0)
 
 
-def test_chat_with_a_real_model_answers(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_chat_with_a_real_model_answers(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\nsat\n"))
     chat(run, temperature=1.0, seed=0)
     first = capsys.readouterr().out

@@ -132,8 +132,7 @@ def test_a_score_is_the_sum_of_the_continuations_log_probabilities(
             log_probabilities = logits.log_softmax(-1)
             expected.append(
                 sum(
-                    log_probabilities[len(prompt) + place - 1, token].item()
-                    for place, token in enumerate(continuation)
+                    log_probabilities[len(prompt) + place - 1, token].item() for place, token in enumerate(continuation)
                 )
             )
     assert engine.score(prompts, continuations) == pytest.approx(expected, rel=1e-5)
@@ -167,9 +166,7 @@ def test_an_engine_in_another_dtype_leaves_the_model_as_it_is(make_model: Callab
     assert Engine(model, tokenizer=None).model is model
 
 
-def test_bfloat16_scores_stay_near_those_of_float32(
-    make_model: Callable[..., Transformer], prompts: list[list[int]]
-):
+def test_bfloat16_scores_stay_near_those_of_float32(make_model: Callable[..., Transformer], prompts: list[list[int]]):
     model = make_model()
     exact = Engine(model, tokenizer=None).score(prompts, prompts)
     rounded = Engine(model, tokenizer=None, dtype=torch.bfloat16).score(prompts, prompts)

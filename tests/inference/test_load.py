@@ -3,11 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from hornbook.errors import UserError
 from hornbook.inference.load import find_model, load_engine
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
+from hornbook.runtime import Precision
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 
@@ -36,6 +38,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
 def test_an_engine_generates_from_what_was_saved(run: Path):
     engine = load_engine(run / "pretrain" / "final")
     assert len(engine.generate([engine.tokenizer.encode("Once upon")], 5)[0]) <= 5
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_an_engine_computes_in_the_precision_asked_for(run: Path, precision: Precision, dtype: torch.dtype):
+    assert load_engine(run / "pretrain" / "final", precision).dtype == dtype
 
 
 def test_a_tokenizer_of_another_model_is_refused(

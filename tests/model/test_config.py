@@ -35,9 +35,7 @@ def test_what_the_recipe_leaves_out_follows_from_the_preset():
 
 
 def test_what_the_recipe_says_is_kept():
-    config = config_from_recipe(
-        ModelSection(n_heads=4, n_kv_heads=2, head_dim=64, d_ff=100, rope_theta=5e5), 77
-    )
+    config = config_from_recipe(ModelSection(n_heads=4, n_kv_heads=2, head_dim=64, d_ff=100, rope_theta=5e5), 77)
     assert (config.n_kv_heads, config.head_dim, config.d_ff, config.rope_theta, config.vocab_size) == (
         2,
         64,

@@ -107,14 +107,10 @@ def test_the_older_files_of_gpt2_can_be_read(make_model: Callable[..., Transform
     tensors = load_file(tmp_path / "model.safetensors")
     older = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     save_file(older | {"h.0.attn.bias": torch.ones(1, 1, 48, 48)}, tmp_path / "model.safetensors")
-    torch.testing.assert_close(
-        dict(load_pretrained(tmp_path).state_dict()), dict(model.state_dict()), rtol=0, atol=0
-    )
+    torch.testing.assert_close(dict(load_pretrained(tmp_path).state_dict()), dict(model.state_dict()), rtol=0, atol=0)
 
 
-def test_all_problems_of_the_weights_are_named_at_once(
-    make_model: Callable[..., Transformer], tmp_path: Path
-):
+def test_all_problems_of_the_weights_are_named_at_once(make_model: Callable[..., Transformer], tmp_path: Path):
     save_pretrained(make_model(), tmp_path, end_of_text_id=60, pad_id=59)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.norm.weight"]

@@ -24,6 +24,13 @@ def test_a_norm_agrees_with_torchs(ours: type[nn.Module], theirs: type[nn.Module
     torch.testing.assert_close(norm(x), judge(x))
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(RMSNorm, nn.RMSNorm), (LayerNorm, nn.LayerNorm)])
+def test_a_norm_of_float64_computes_in_float64(ours: type[nn.Module], theirs: type[nn.Module], x: torch.Tensor):
+    found = ours(16, 1e-5).double()(x.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, theirs(16, 1e-5).double()(x.double()), rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", [RMSNorm, LayerNorm])
 def test_a_norm_of_bfloat16_computes_in_float32_and_rounds_once(kind: type[nn.Module], x: torch.Tensor):
     norm = kind(16, 1e-5)

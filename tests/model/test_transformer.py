@@ -82,9 +82,7 @@ def test_one_document_without_ids_equals_one_document_with_them(
     torch.testing.assert_close(model(token_ids), with_ids)
 
 
-def test_the_same_input_gives_the_same_bits_twice(
-    make_model: Callable[..., Transformer], token_ids: torch.Tensor
-):
+def test_the_same_input_gives_the_same_bits_twice(make_model: Callable[..., Transformer], token_ids: torch.Tensor):
     model = make_model()
     assert torch.equal(model(token_ids), model(token_ids))
 

@@ -30,9 +30,7 @@ def _reference(hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor | N
 
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 21, 100])
 @pytest.mark.parametrize("is_weighted", [False, True])
-def test_loss_and_gradients_equal_those_of_the_whole_batch_at_once(
-    chunk_tokens: int, is_weighted: bool
-) -> None:
+def test_loss_and_gradients_equal_those_of_the_whole_batch_at_once(chunk_tokens: int, is_weighted: bool) -> None:
     hidden, head, labels, weights = _inputs()
     chosen = weights if is_weighted else None
 
@@ -41,9 +39,7 @@ def test_loss_and_gradients_equal_those_of_the_whole_batch_at_once(
 
     expected = _reference(hidden, head, labels, chosen)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(
-        gradients, torch.autograd.grad(expected / 17, (hidden, head)), rtol=1e-12, atol=1e-14
-    )
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected / 17, (hidden, head)), rtol=1e-12, atol=1e-14)
 
 
 def test_a_batch_without_labels_has_loss_and_gradients_of_zero() -> None:

@@ -1,12 +1,15 @@
 """Reads a story as a child would: from its words alone, keeping track of who is where with what.
 
-It shares nothing with the writer but the language, so where the two agree, the story is true of its world. A report that
-contradicts what was read before is collected in `contradictions`; a sentence it cannot read, in `unread`.
+It shares nothing with the writer but the language, so where the two agree, the story is true of its world. A sentence
+that contradicts what was read before is collected in `contradictions`; one that it cannot read, in `unread`.
 """
 
 import re
+from collections.abc import Callable
 
 NAME, WORD = r"([A-Z]\w+)", r"(\w+)"
+# A question belongs to its answer, and what happened to how it then was.
+SENTENCE = re.compile(r"[^.?]+(?:\?[^.]+)?\.(?: Now (?:the )?\w+ (?:was|lay) [^.]+\.)?")
 
 
 class Reader:
@@ -23,114 +26,152 @@ class Reader:
         self.unread: list[str] = []
 
     def read(self, story: str) -> None:
-        # A question belongs to the answer after it; a person introduced in two sentences belongs together, too.
-        story = re.sub(r"(\w+) was the (\w+)\. (She|He) was at the (\w+) and had", r"\1 the \2 was at the \4 and had", story)
-        for sentence in re.findall(r"[^.?]+(?:\?[^.]+)?\.", story.replace("\n\n", " ")):
+        for sentence in SENTENCE.findall(story.replace("\n\n", " ")):
             self._read_sentence(sentence.strip())
 
-    def where_is(self, noun: str) -> str:
-        holder = self.holder[noun]
-        return self.place[holder] if holder else self.lies_at[noun]
-
-    def _check(self, sentence: str, is_so: bool) -> None:
-        if not is_so:
-            self.contradictions.append(sentence)
-
-    def _person_called(self, role: str) -> str:
-        return next((name for name, own in self.role.items() if own == role), "")
+    def answer(self, question: str) -> str:
+        """The word that answers a question about the state in which the story ended: "Mara", "barn", "red"."""
+        answers: list[tuple[str, Callable[[str], str | None]]] = [
+            (rf"Who had the {WORD}\?", lambda noun: self.holder[noun]),
+            (rf"Where was the {WORD}\?", self._place_of_thing),
+            (rf"Where was {NAME}\?", lambda name: self.place[name]),
+            (rf"What colour was the {WORD}\?", lambda noun: self.colour[noun]),
+            (rf"Who was the {WORD}\?", lambda role: next(n for n, own in self.role.items() if own == role)),
+            (rf"What was {NAME}\?", lambda name: self.role[name]),
+            (rf"How did {NAME} feel\?", lambda name: self.mood[name]),
+        ]
+        for pattern, find in answers:
+            if match := re.fullmatch(pattern, question):
+                return find(match[1]) or "nobody"
+        raise ValueError(f"not a question about a story: {question}")
 
     def _read_sentence(self, sentence: str) -> None:
-        for pattern, method in self._sentences():
-            match = re.fullmatch(pattern, sentence)
-            if match:
-                self._check(sentence, method(*match.groups()) is not False)
+        question, mark, answer = sentence.rpartition("? ")
+        is_so = not mark or last_word(answer) == self.answer(f"{question}?").lower()
+        for pattern, learn_or_check in self._sentences():
+            if match := re.fullmatch(pattern, answer):
+                if not (learn_or_check(*match.groups()) and is_so):
+                    self.contradictions.append(sentence)
                 return
         self.unread.append(sentence)
 
-    def _meet(self, name: str, role: str, place: str, colour: str, noun: str, mood: str | None = None) -> None:
+    def _place_of_thing(self, noun: str) -> str:
+        holder = self.holder[noun]
+        return self.place[holder] if holder else self.lies_at[noun]
+
+    def _meet(self, name: str, place: str, noun: str, role: str | None = None) -> bool:
+        """Somebody's first appearance, the end of it where it takes two sentences."""
+        is_new = noun not in self.holder
+        self.place[name], self.holder[noun] = place, name
+        return is_new and self.role.setdefault(name, role or "") != ""
+
+    def _meet_at(self, place: str, name: str, role: str) -> bool:
+        is_new = name not in self.place
         self.place[name], self.role[name] = place, role
-        self.colour[noun], self.holder[noun] = colour, name
-        if mood:
-            self.mood[name] = mood
+        return is_new
+
+    def _has(self, name: str, noun: str, noun_again: str, colour: str) -> bool:
+        is_new = noun not in self.holder and noun == noun_again
+        self.holder[noun], self.colour[noun] = name, colour
+        return is_new and name in self.place
 
     def _go(self, name: str, place: str, old_place: str | None = None) -> bool:
-        was_there = old_place is None or self.place[name] == old_place
-        moved = self.place[name] != place
+        is_so = self.place[name] == (old_place or self.place[name]) != place
         self.place[name] = place
-        return was_there and moved
+        return is_so
 
-    def _pass_on(self, giver: str, receiver: str, noun: str, colour: str | None = None, place: str | None = None) -> bool:
-        is_so = self.holder[noun] == giver and self.place[giver] == self.place[receiver]
-        is_so &= colour in (None, self.colour[noun]) and place in (None, self.place[giver])
+    def _go_away(self, name: str, name_again: str, place: str) -> bool:
+        return name == name_again and self._go(name, place)
+
+    def _give(self, giver: str, noun: str, receiver: str) -> bool:
+        is_so = self.holder[noun] == giver and giver != receiver and self.place[giver] == self.place[receiver]
         self.holder[noun] = receiver
         return is_so
 
-    def _put(self, name: str, noun: str, place: str, colour: str | None = None) -> bool:
-        is_so = self.holder[noun] == name and self.place[name] == place and colour in (None, self.colour[noun])
+    def _give_away(self, giver: str, colour: str, noun: str, noun_again: str, receiver: str) -> bool:
+        return (noun, colour) == (noun_again, self.colour[noun]) and self._give(giver, noun, receiver)
+
+    def _put(self, name: str, noun: str, place: str) -> bool:
+        is_so = self.holder[noun] == name and self.place[name] == place
         self.holder[noun], self.lies_at[noun] = None, place
         return is_so
 
-    def _pick_up(self, name: str, noun: str, place: str, colour: str | None = None) -> bool:
+    def _put_down(self, name: str, colour: str, noun: str, noun_again: str, place: str) -> bool:
+        return (noun, colour) == (noun_again, self.colour[noun]) and self._put(name, noun, place)
+
+    def _find(self, name: str, noun: str, place: str) -> bool:
         is_so = self.holder[noun] is None and self.lies_at[noun] == place == self.place[name]
-        is_so &= colour in (None, self.colour[noun])
         self.holder[noun] = name
         return is_so
 
+    def _pick_up(self, name: str, colour: str, noun: str, noun_again: str, name_again: str) -> bool:
+        is_same = (noun, name, colour) == (noun_again, name_again, self.colour[noun])
+        return is_same and self._find(name, noun, self.place[name])
+
     def _feel(self, name: str, mood: str) -> bool:
-        is_new = self.mood.get(name) != mood
+        is_new = name in self.place and self.mood.get(name) != mood
         self.mood[name] = mood
         return is_new
 
-    def _sentences(self) -> list:
-        """Every way of saying something that concerns the state, the more particular ones first."""
-        known = lambda *values: all(values)  # noqa: E731
+    def _introduce_with_mood(self, name: str, role: str, mood: str) -> bool:
+        is_new = name not in self.role
+        self.role[name], self.mood[name] = role, mood
+        return is_new
+
+    def _sentences(self) -> list[tuple[str, Callable[..., bool]]]:
+        """Every sentence of a story, the more particular ones first, with what it says of the state."""
         return [
-            (rf"(?:It was an? \w+ \w+|One \w+ \w+, the world stood like this|The {WORD} was \w+ly)\.", lambda *_: True),
-            (rf"{NAME} the {WORD} was at the {WORD} (?:with|and had) an? {WORD} {WORD}\.", self._meet),
-            (rf"At the {WORD}, {NAME} the {WORD} had an? {WORD} {WORD}\.", lambda p, n, r, c, t: self._meet(n, r, p, c, t)),
-            (rf"At the {WORD} was {NAME} the {WORD}, who had an? {WORD} {WORD}\.", lambda p, n, r, c, t: self._meet(n, r, p, c, t)),
-            (rf"{NAME} the {WORD} felt {WORD}, was at the {WORD} and had an? {WORD} {WORD}\.", lambda n, r, m, p, c, t: self._meet(n, r, p, c, t, m)),
+            (r"It was an? \w+ \w+\.|One \w+ \w+, the world stood like this\.", lambda: not self.place),
+            # Somebody appears.
+            (
+                rf"{NAME} the {WORD} was at the {WORD} and had an? {WORD}\.",
+                lambda n, role, p, t: self._meet(n, p, t, role),
+            ),
+            (rf"{NAME} was at the {WORD} (?:and had|with) an? {WORD}\.", self._meet),
+            (rf"At the {WORD} was {NAME} the {WORD}\.", self._meet_at),
+            (rf"{NAME} had an? {WORD}, and the {WORD} was {WORD}\.", self._has),
+            (rf"{NAME} the {WORD} felt {WORD}\.", self._introduce_with_mood),
+            # Something happens.
             (rf"{NAME} left the {WORD} and \w+ to the {WORD}\.", lambda n, old, new: self._go(n, new, old)),
-            (rf"From the {WORD}, {NAME} \w+ to the {WORD}\.", lambda old, n, new: self._go(n, new, old)),
-            (rf"{NAME} gave the {WORD} to {NAME}\.", lambda a, t, b: self._pass_on(a, b, t)),
-            (rf"{NAME} \w+ passed the {WORD} to {NAME}\.", lambda a, t, b: self._pass_on(a, b, t)),
-            (rf"{NAME} handed {NAME} the {WORD} {WORD}\.", lambda a, b, c, t: self._pass_on(a, b, t, c)),
-            (rf"{NAME} got the {WORD} {WORD} from {NAME}\.", lambda b, c, t, a: self._pass_on(a, b, t, c)),
-            (rf"At the {WORD}, {NAME} was given the {WORD} by {NAME}\.", lambda p, b, t, a: self._pass_on(a, b, t, place=p)),
-            (rf"{NAME} left the {WORD} at the {WORD}\.", self._put),
-            (rf"{NAME} put down the {WORD} {WORD} at the {WORD}\.", lambda n, c, t, p: self._put(n, t, p, c)),
-            (rf"At the {WORD}, {NAME} \w+ put the {WORD} on the ground\.", lambda p, n, t: self._put(n, t, p)),
-            (rf"{NAME} found the {WORD} at the {WORD} and took it\.", self._pick_up),
-            (rf"At the {WORD}, {NAME} picked up the {WORD} {WORD}\.", lambda p, n, c, t: self._pick_up(n, t, p, c)),
-            (rf"{NAME} \w+ took the {WORD} that lay at the {WORD}\.", self._pick_up),
-            (rf"{NAME} became {WORD}\.", self._feel),
-            (rf"Now {NAME} felt {WORD}\.", self._feel),
-            (rf"All this made {NAME} {WORD}\.", self._feel),
-            (rf"The {WORD} was with {NAME}\.", lambda t, n: self.holder[t] == n),
-            (rf"The {WORD} {WORD} belonged to {NAME} now\.", lambda c, t, n: self.holder[t] == n and self.colour[t] == c),
-            (rf"{NAME} had the {WORD} {WORD}\.", lambda n, c, t: self.holder[t] == n and self.colour[t] == c),
-            (rf"{NAME} the {WORD} held the {WORD}\.", lambda n, r, t: self.holder[t] == n and self.role[n] == r),
-            (rf"Who had the {WORD}\? {NAME} (?:did|had it)\.", lambda t, n: self.holder[t] == n),
-            (rf"{NAME} the {WORD} was at the {WORD}\.", lambda n, r, p: self.place[n] == p and self.role[n] == r),
-            (rf"{NAME} was at the {WORD}\.", lambda n, p: self.place[n] == p),
-            (rf"Where was {NAME}\? (?:At|She was at|He was at) the {WORD}\.", lambda n, p: self.place[n] == p),
-            (rf"Where was the {WORD}\? (?:At|It was at) the {WORD}\.", lambda t, p: self.where_is(t) == p),
-            (rf"The {WORD} was at the {WORD}\.", lambda x, p: self.where_is(x) == p if x in self.holder else self.place[self._person_called(x)] == p),
-            (rf"The {WORD} {WORD} was at the {WORD}\.", lambda c, t, p: self.where_is(t) == p and self.colour[t] == c),
-            (rf"What colour was the {WORD}\? (?:It was )?{WORD}\.", lambda t, c: self.colour[t] == c.lower()),
-            (rf"The {WORD} thing was the {WORD}\.", lambda c, t: self.colour[t] == c),
-            (rf"What was {NAME}\? The {WORD}\.", lambda n, r: self.role[n] == r),
-            (rf"Who was the {WORD}\? {NAME} was\.", lambda r, n: self.role[n] == r),
-            (rf"{NAME} was the {WORD}\.", lambda n, r: self.role[n] == r),
-            (rf"The {WORD} was {NAME}\.", lambda r, n: self.role[n] == r),
-            (rf"How did {NAME} feel\? {NAME} felt {WORD}\.", lambda n, m, mood: n == m and self.mood[n] == mood),
-            (rf"The {WORD} one was {NAME}\.", lambda mood, n: self.mood[n] == mood),
-            (rf"{NAME} (?:ate some|dreamed of|liked) .*\.", lambda n: known(self.place.get(n))),
-            (rf"At the {WORD} grew an? \w+ \w+\.|Near the {WORD} stood an? \w+ \w+\.", lambda p, q: known(p or q)),
-            (rf"At the {WORD}, an? \w+ \w+ \w+ \w+\.|An? \w+ \w+ \w+ at the {WORD}\.", lambda p, q: known(p or q)),
-            (rf"The {WORD} was {WORD}\.", lambda t, c: self.colour.get(t, c) == c),
-            (rf"{NAME} was {WORD}\.", lambda n, mood: self.mood.get(n) == mood),
             (rf"{NAME} (?:\w+ )?\w+ to the {WORD}\.", self._go),
-            (rf"{NAME} the {WORD} \w+ \w+\.", lambda n, r: self.role[n] == r),
+            (rf"{NAME} \w+ away\. Now {NAME} was at the {WORD}\.", self._go_away),
+            (rf"{NAME} gave the {WORD} to {NAME}\.", self._give),
+            (rf"{NAME} \w+ gave the {WORD} {WORD} away\. Now the {WORD} was with {NAME}\.", self._give_away),
+            (rf"{NAME} got the {WORD} from {NAME}\.", lambda b, t, a: self._give(a, t, b)),
+            (rf"{NAME} asked for the {WORD}\.", lambda n, t: self.holder[t] not in (None, n)),
+            (rf"{NAME} gave it away, and now the {WORD} was with {NAME}\.", self._give),
+            (rf"{NAME} left the {WORD} at the {WORD}\.", self._put),
+            (rf"{NAME} put down the {WORD} {WORD}\. Now the {WORD} lay at the {WORD}\.", self._put_down),
+            (rf"{NAME} found the {WORD} at the {WORD} and took it\.", self._find),
+            (rf"{NAME} \w+ picked up the {WORD} {WORD}\. Now the {WORD} was with {NAME}\.", self._pick_up),
+            (rf"(?:Now )?{NAME} became {WORD}\.|Now {NAME} felt {WORD}\.", lambda *of: self._feel(*filter(None, of))),
+            (rf"All this made {NAME} {WORD}\.", self._feel),
+            # Something is so.
+            (rf"The {WORD} was with {NAME}\.", lambda t, n: self.holder[t] == n),
+            (rf"{NAME} was at the {WORD}\.", lambda n, p: self.place[n] == p),
+            (rf"The {WORD} was at the {WORD}\.", lambda t, p: self._place_of_thing(t) == p),
+            (rf"{NAME} was the {WORD}\.", lambda n, role: self.role.setdefault(n, role) == role),
+            (rf"The {WORD} was {NAME}\.", lambda role, n: self.role[n] == role),
+            (rf"The {WORD} was {WORD}\.", self._is_coloured),
+            (rf"{NAME} felt {WORD}\.", lambda n, mood: self.mood[n] == mood),
+            # By the way.
+            (rf"{NAME} (?:ate some|dreamed of|liked) .*\.", lambda n: n in self.place),
+            (rf"(?:At|Near) the {WORD} (?:grew|stood) an? \w+ \w+\.", self._is_somewhere),
+            (rf"At the {WORD}, an? \w+ \w+ \w+ \w+\.", self._is_somewhere),
+            (rf"An? \w+ \w+ \w+ at the {WORD}\.", self._is_somewhere),
+            (rf"The {WORD} \w+ \w+\.", lambda role: role in self.role.values()),
             (rf"{NAME} \w+(?: \w+)?\.", lambda n: n in self.place),
         ]
+
+    def _is_coloured(self, noun: str, colour: str) -> bool:
+        """Whether a thing has the colour; before anybody appears, the sentence is about the weather."""
+        return not self.place or (noun in self.holder and self.colour.setdefault(noun, colour) == colour)
+
+    def _is_somewhere(self, place: str) -> bool:
+        """Whether somebody or something is at the place."""
+        return place in (*self.place.values(), *(self.lies_at[t] for t, n in self.holder.items() if n is None))
+
+
+def last_word(sentence: str) -> str:
+    """The last word of a sentence, in small letters."""
+    return sentence.rstrip(".?").split()[-1].lower()

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import re
 from collections import Counter
@@ -6,7 +7,7 @@ import pytest
 
 from hornbook.recipe import StoryworldSection
 from hornbook.storyworld.chance import Chance, derivations
-from hornbook.storyworld.corpus import tell_story, write_documents
+from hornbook.storyworld.corpus import still_life, tell_story, write_documents
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
 from hornbook.storyworld.puzzles import draw_puzzle
@@ -19,7 +20,7 @@ N_STORIES = 2000
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
-    section = StoryworldSection(stories=N_STORIES, echoes=100, puzzles=200, encyclopedia_passages=200)
+    section = StoryworldSection(stories=N_STORIES, echoes=100, still_lives=100, puzzles=200, encyclopedia_passages=200)
     return list(write_documents(section))
 
 
@@ -37,10 +38,12 @@ def test_every_sentence_is_true_of_the_world_as_read_from_the_words_alone(docume
 
 def test_the_reader_notices_a_lie(documents, reader_class):
     text = stories(documents)[0]
-    noun = re.search(r"an? [a-z]+ ([a-z]+)[.]", text).group(1)
-    reader = reader_class()
-    reader.read(f"{text} The transparent thing was the {noun}.")
-    assert reader.contradictions == [f"The transparent thing was the {noun}."]
+    name, noun = re.search(r"([A-Z][a-z]+) [^.]*(?:had|with) an? ([a-z]+)", text).groups()
+    for lie in (f"The {noun} was transparent.", f"{name} was the emperor.", f"{name} was at the moon."):
+        reader = reader_class()
+        reader.read(f"{text} {lie}")
+        assert reader.contradictions == [lie]
+        assert not reader.unread
 
 
 def test_what_can_be_asked_has_the_answer_that_a_reader_finds(reader_class):
@@ -49,16 +52,7 @@ def test_what_can_be_asked_has_the_answer_that_a_reader_finds(reader_class):
         reader = reader_class()
         reader.read("".join(tell(story)))
         for probe in probes(story.world):
-            about = probe.question.rstrip("?").split()[-1]
-            answer = probe.answer.rstrip(".").split()[-1]
-            found = {
-                "Who had": lambda: reader.holder[about],
-                "Where was": lambda: reader.where_is(about) if about in reader.holder else reader.place[about],
-                "What colour": lambda: reader.colour[about].capitalize(),
-                "Who was": lambda: next(name for name, role in reader.role.items() if role == about),
-                "What was": lambda: reader.role[about],
-            }[" ".join(probe.question.split()[:2])]()
-            assert found == answer, probe
+            assert reader.answer(probe.question).lower() == probe.answer.rstrip(".").split()[-1].lower(), probe
             assert probe.answer in probe.candidates
 
 
@@ -84,6 +78,28 @@ def test_a_text_has_one_derivation_whose_bits_are_those_recorded():
         assert list(derivations(passage, text)) == [pytest.approx(chance.bits)]
 
 
+def test_a_still_life_says_again_what_was_so_at_its_beginning_and_nothing_happens(reader_class):
+    n_said_again = 0
+    for number in range(300):
+        opening, rest = "".join(still_life(Chance("still life", number))).split("\n\n")
+        reader = reader_class()
+        reader.read(opening)
+        state = copy.deepcopy(vars(reader))
+        reader.read(rest)
+        assert not reader.unread
+        assert not reader.contradictions
+        assert vars(reader) == state, rest
+        n_said_again += rest.count(".")
+    assert n_said_again > 3 * 300
+
+
+def test_a_still_life_has_one_derivation_whose_bits_are_those_recorded():
+    for number in range(5):
+        chance = Chance("derivation of a still life", number)
+        text = "".join(still_life(chance))
+        assert list(derivations(still_life, text)) == [pytest.approx(chance.bits)]
+
+
 def test_an_echo_costs_the_bits_of_its_words_once():
     chance = Chance("echo")
     call, answer = "".join(echo(chance)).rsplit(": ", 1)
@@ -101,12 +117,20 @@ def test_equal_puzzles_have_equal_probability():
     assert len(seen) > 1500
 
 
-def test_the_same_seed_writes_the_same_bytes_on_every_machine(documents):
-    section = StoryworldSection(stories=5, echoes=5, puzzles=5, encyclopedia_passages=5)
+def test_the_same_seed_writes_the_same_bytes_on_every_machine():
+    section = StoryworldSection(stories=5, echoes=5, still_lives=5, puzzles=5, encyclopedia_passages=5)
     text = "\n".join(f"{d.id} {d.bits:.6f} {d.text}" for d in write_documents(section))
-    assert hashlib.sha256(text.encode()).hexdigest() == GOLDEN
-    other = StoryworldSection(seed=2, stories=5, echoes=5, puzzles=5, encyclopedia_passages=5)
-    assert "\n".join(d.text for d in write_documents(other)) not in text
+    assert hashlib.sha256(text.encode()).hexdigest() == REFERENCE_SHA256, (
+        "The world writes other bytes than before. That changes every corpus, every loss and every reference curve, so "
+        "it must be meant: if it is, put the new checksum here and make the references anew."
+    )
 
 
-GOLDEN = "2a84ce5ff947263e91945ff225b9761a1182551e15fd9857e2a95844412891e2"
+def test_another_seed_tells_other_stories(documents):
+    other = StoryworldSection(seed=2, stories=50, echoes=0, still_lives=0, puzzles=0, encyclopedia_passages=0)
+    told = [document.text for document in write_documents(other)]
+    assert len(told) == 50
+    assert not set(told) & set(stories(documents))
+
+
+REFERENCE_SHA256 = "40baacc544082401683b5a102d2e10a09d64b92427ddbddc0e382662744dbc06"

@@ -12,7 +12,6 @@ from rich.console import Console
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
-from hornbook.model.normalization import RMSNorm
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 from hornbook.recipe import ModelSection, PretrainSection
@@ -30,9 +29,7 @@ class RaggedBatches:
         self.n_drawn = 0
 
     def next_batch(self) -> Batch:
-        ids = torch.randint(
-            0, VOCAB_SIZE, (N_ROWS, N_TOKENS + 1), generator=torch_generator("batch", self.n_drawn)
-        )
+        ids = torch.randint(0, VOCAB_SIZE, (N_ROWS, N_TOKENS + 1), generator=torch_generator("batch", self.n_drawn))
         self.n_drawn += 1
         positions = torch.arange(N_TOKENS).repeat(N_ROWS, 1)
         is_hidden = positions >= torch.tensor([6, 1, 0, 4, 2, 6, 1, 3])[:, None]
@@ -49,15 +46,6 @@ class RaggedBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.n_drawn = state["n_drawn"]
-
-
-def _normalize_in_full_precision(model: torch.nn.Module) -> None:
-    """Put torch's norms in place of the model's, which round what they are given to float32."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, RMSNorm):
-                exact = torch.nn.RMSNorm(child.weight.shape, child.eps, dtype=child.weight.dtype)
-                setattr(module, name, exact)
 
 
 @pytest.fixture
@@ -86,13 +74,9 @@ def make_model() -> Callable[..., Transformer]:
     """The tiny model in the given type, with the same random weights each time."""
 
     def make(dtype: torch.dtype = torch.float32, **fields: Any) -> Transformer:
-        section = ModelSection(
-            **({"n_layers": 2, "d_model": 8, "n_heads": 2, "max_seq_len": N_TOKENS} | fields)
-        )
+        section = ModelSection(**({"n_layers": 2, "d_model": 8, "n_heads": 2, "max_seq_len": N_TOKENS} | fields))
         model = Transformer(config_from_recipe(section, VOCAB_SIZE)).to(dtype)
         init_weights(model, seed=0)
-        if dtype == torch.float64:
-            _normalize_in_full_precision(model)
         return model
 
     return make

@@ -19,8 +19,7 @@ def _draw(folder: Path, records: list[dict[str, Any]], **options: Any) -> Elemen
 
 def _records(n_steps: int) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = [
-        {"step": step, "tokens": 100 * step, "loss_nats": 5.0 - step / n_steps}
-        for step in range(1, n_steps + 1)
+        {"step": step, "tokens": 100 * step, "loss_nats": 5.0 - step / n_steps} for step in range(1, n_steps + 1)
     ]
     records[n_steps // 2]["loss_nats"] = None
     records[n_steps // 2]["evaluation"] = {"validation": {"bits_per_byte": 1.5}}
@@ -74,10 +73,7 @@ def test_a_log_of_one_step_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
-    assert (
-        _smoothed([3.0] * 100) == [3.0] * 100
-        or max(abs(value - 3.0) for value in _smoothed([3.0] * 100)) < 1e-12
-    )
+    assert _smoothed([3.0] * 100) == [3.0] * 100 or max(abs(value - 3.0) for value in _smoothed([3.0] * 100)) < 1e-12
     wiggling = _smoothed([1.0, -1.0] * 500)
     assert wiggling[0] == 1.0
     assert abs(wiggling[-1]) < 0.05

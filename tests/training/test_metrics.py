@@ -83,9 +83,7 @@ def test_without_a_terminal_lines_come_at_intervals_at_evaluations_and_at_the_en
             display.show(_record(step, **fields))
 
     lines = said.getvalue().splitlines()
-    assert [line.split(",")[0] for line in lines] == [
-        f"pretrain: step {step}/40" for step in (10, 15, 25, 35, 40)
-    ]
+    assert [line.split(",")[0] for line in lines] == [f"pretrain: step {step}/40" for step in (10, 15, 25, 35, 40)]
     assert lines[0] == "pretrain: step 10/40, loss 0.100, 12,346 tokens/s, 30 s left"
     assert "validation 1.250 bits per byte" in lines[1]
     assert "validation 1.250 bits per byte" in lines[2]
@@ -102,8 +100,6 @@ def test_on_a_terminal_a_bar_is_drawn() -> None:
     assert "━" in said.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (61, "1 min 01 s"), (3 * 3600 + 120, "3 h 02 min")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 01 s"), (3 * 3600 + 120, "3 h 02 min")])
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:
     assert metrics._duration(seconds) == text

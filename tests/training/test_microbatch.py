@@ -41,9 +41,7 @@ def test_halving_starts_from_the_rows_that_there_are() -> None:
     [
         torch.OutOfMemoryError("CUDA out of memory."),
         MemoryError(),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"
-        ),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("MPS backend out of memory"),
     ],
 )

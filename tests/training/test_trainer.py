@@ -106,9 +106,7 @@ def test_the_size_that_fits_is_found_said_and_kept(make_trainer: MakeTrainer) ->
 
     assert result.micro_batch_size == 2
     assert said.getvalue().count("Out of memory") == 2
-    assert (
-        objective.n_calls == 2 + 4 * 6
-    )  # two failures in the first step, then four micro-batches for each step
+    assert objective.n_calls == 2 + 4 * 6  # two failures in the first step, then four micro-batches for each step
     sizes = [record["micro_batch_size"] for record in read_metrics(trainer.directory / "metrics.jsonl")]
     assert sizes == [2] * 6
 
@@ -297,9 +295,7 @@ def test_a_run_stopped_by_a_signal_saves_and_goes_on_to_the_same_weights(
     # The seed of a step is derived from the folder's name too: the same name, in another place.
     stopped = make_trainer("stopped/whole", objective=StoppedAt(), **options)
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(
-        RunFailed, match=f"SIGTERM after step {stop_step} of 6.*Run the same command to continue"
-    ):
+    with pytest.raises(RunFailed, match=f"SIGTERM after step {stop_step} of 6.*Run the same command to continue"):
         stopped.train()
     assert signal.getsignal(signal.SIGTERM) == handler
 

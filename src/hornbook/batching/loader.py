@@ -28,9 +28,9 @@ _BLOCK_DOCUMENTS = 8192
 class Loader:
     """Endless batches for training: `rows_per_step` rows of `row_tokens` tokens a step, over all processes.
 
-    Each pass over the documents takes them in a new order, drawn from the seed; with `first_in_order` the first pass
-    takes them as they come, block by block. The rank is this process's place among world_size ones. Raises UserError where there are no tokens to
-    train on, or a step has fewer rows than there are processes.
+    Each pass over the documents takes them in a new order, drawn from the seed; with `first_in_order` the first
+    pass takes them as they come, block by block. The rank is this process's place among world_size ones. Raises
+    UserError where there are no tokens to train on, or a step has fewer rows than there are processes.
     """
 
     def __init__(

@@ -177,9 +177,7 @@ def _text_documents(path: Path, name: str) -> Iterator[RawDocument]:
 
 
 def _parts(file: _File) -> Iterator[bytes | None]:
-    """A text file cut at separators, and at empty lines where a part has grown long; None for a monstrous
-    line.
-    """
+    """A text file cut at separators, and at empty lines where a part is long; None for a monstrous line."""
     part = bytearray()
     for _, line in _lines(file):
         is_cut = line is None or line.strip() == SEPARATOR

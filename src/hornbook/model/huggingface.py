@@ -59,9 +59,7 @@ def load_pretrained(directory: Path) -> Transformer:
     the weights are not those that the configuration needs: all of them are named.
     """
     if not (directory / CONFIG_FILE).is_file():
-        raise UserError(
-            f"{directory}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has"
-        )
+        raise UserError(f"{directory}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has")
     config = config_from_json(read_json(directory / CONFIG_FILE), directory / CONFIG_FILE)
     tensors = _usual_names(_read_weights(directory), config)
     with torch.device("meta"):
@@ -173,9 +171,7 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
         try:
             tensors |= load_file(directory / file)
         except FileNotFoundError:
-            raise UserError(
-                f"{directory / file}: there is no such file; Hornbook reads safetensors only"
-            ) from None
+            raise UserError(f"{directory / file}: there is no such file; Hornbook reads safetensors only") from None
         except SafetensorError as error:
             raise UserError(f"{directory / file}: this is not a whole safetensors file: {error}") from None
     return tensors

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
-from hornbook.model.init import POSITION_STANDARD_DEVIATION
 
 Json = dict[str, Any]
 
@@ -23,6 +22,9 @@ _KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 """Settings that must have one of these values where they are there at all."""
+
+_INITIALIZER_RANGE = 0.02
+"""Only for readers that build the model with new weights: transformers' default. Ours start as init.py says."""
 
 
 def config_to_json(config: ModelConfig) -> Json:
@@ -39,7 +41,7 @@ def config_to_json(config: ModelConfig) -> Json:
             "n_inner": config.d_ff,
             "activation_function": "gelu_new",
             "layer_norm_epsilon": config.norm_eps,
-            "initializer_range": POSITION_STANDARD_DEVIATION,
+            "initializer_range": _INITIALIZER_RANGE,
             "tie_word_embeddings": config.tie_embeddings,
             # transformers drops activations in training unless told not to; our models never do.
             "attn_pdrop": 0.0,
@@ -65,7 +67,7 @@ def config_to_json(config: ModelConfig) -> Json:
         "rope_theta": config.rope_theta,
         "attention_bias": config.bias,
         **({} if is_qwen3 else {"mlp_bias": config.bias}),
-        "initializer_range": POSITION_STANDARD_DEVIATION,
+        "initializer_range": _INITIALIZER_RANGE,
         "tie_word_embeddings": config.tie_embeddings,
     }
 
@@ -90,9 +92,7 @@ def config_from_json(settings: Json, path: Path) -> ModelConfig:
     if settings.get("attention_bias", False) != settings.get("mlp_bias", False):
         problems.append("attention_bias and mlp_bias differ; a bias can be read for all projections or none")
     if _rope(settings).get("rope_type", _rope(settings).get("type", "default")) != "default":
-        problems.append(
-            f"the rotary positions are of the type {_rope(settings)}; only the plain ones can be read"
-        )
+        problems.append(f"the rotary positions are of the type {_rope(settings)}; only the plain ones can be read")
     if problems:
         raise UserError(f"{path}: this model has parts that Hornbook lacks:\n  " + "\n  ".join(problems))
     return config

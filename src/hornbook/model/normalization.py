@@ -1,7 +1,7 @@
 """Normalisation: bring every token's vector to the same size before a layer reads it.
 
-Both kinds compute in float32 whatever the input's dtype: a mean of squares in bfloat16 has three significant
-digits, and its error would reach every layer. The result has the input's dtype.
+Both kinds compute in float32 at least: a mean of squares in bfloat16 has three significant digits, and its
+error would reach every layer. The result has the input's dtype.
 
 Shapes: `x` is (..., D), normalised over its last dimension.
 """
@@ -22,9 +22,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
+        wide = _widened(x)
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight.float()).to(x.dtype)
+        return (wide * scale * self.weight.to(wide.dtype)).to(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -37,8 +37,13 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        normal = F.layer_norm(x.float(), self.weight.shape, self.weight.float(), self.bias.float(), self.eps)
-        return normal.to(x.dtype)
+        wide = _widened(x)
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return F.layer_norm(wide, weight.shape, weight, bias, self.eps).to(x.dtype)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:

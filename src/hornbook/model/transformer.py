@@ -95,9 +95,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         # With tied embeddings there is no second matrix, so a checkpoint cannot hold two that disagree.
-        self.lm_head = (
-            None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        )
+        self.lm_head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def forward(
         self,

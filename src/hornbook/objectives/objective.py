@@ -34,8 +34,7 @@ class Objective(Protocol):
         ...
 
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over the batch, a scalar in nats that can be backpropagated, and other
-        sums to report.
+        """The loss summed over the batch, in nats, to be backpropagated, and other sums to report.
 
         The trainer divides both by the count of the global batch.
         """
@@ -79,8 +78,10 @@ def chunked_cross_entropy_sum(
 
 
 class _ChunkedCrossEntropySum(torch.autograd.Function):
-    """Loss and gradient in one pass. For one token, d loss / d scores = weight * (softmax(scores) -
-    onehot(label))."""
+    """Loss and gradient in one pass.
+
+    For one token, d loss / d scores = weight * (softmax(scores) - onehot(label)).
+    """
 
     @staticmethod
     def forward(
@@ -107,9 +108,7 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
             log_probabilities_CV = torch.log_softmax(hidden_CD @ head_VD.T, dim=-1, dtype=weights_N.dtype)
             loss_sum = loss_sum - (log_probabilities_CV.gather(1, labels_C1) * weights_C1).sum()
             if head_grad_VD is not None:
-                scores_grad_CV = log_probabilities_CV.exp().scatter_add(
-                    1, labels_C1, -torch.ones_like(weights_C1)
-                )
+                scores_grad_CV = log_probabilities_CV.exp().scatter_add(1, labels_C1, -torch.ones_like(weights_C1))
                 scores_grad_CV = scores_grad_CV.to(compute_dtype)
                 # The weights are applied on the narrow side of both products, where they cost nothing.
                 hidden_grads.append(((scores_grad_CV @ head_VD) * weights_C1).to(hidden_ND.dtype))

@@ -117,6 +117,5 @@ def rows_that_fit(config: ModelConfig, section: TrainingSection, memory_bytes: i
 
 
 def _norm_bytes(config: ModelConfig) -> int:
-    """What a norm keeps of a token: RMSNorm is written out and keeps its input and that scaled; LayerNorm is
-    one kernel."""
+    """What a norm keeps of a token: RMSNorm, written out, its input and that scaled; LayerNorm is one kernel."""
     return _FLOAT32_BYTES * config.d_model * (2 if config.norm == "rmsnorm" else 1)

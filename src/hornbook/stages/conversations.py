@@ -7,6 +7,7 @@ guessed at.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,28 +45,49 @@ def _read_file(path: Path) -> Iterator[Sequence[Message]]:
                 f"{place}: is no conversation; it needs messages, or instruction and output, but has: {fields}"
             )
         try:
-            check_messages(conversation, before_answer=False)
+            _check(conversation)
         except UserError as problem:
             raise UserError(f"{place}: {problem}") from None
         yield conversation
 
 
+def _check(conversation: Sequence[Message]) -> None:
+    """Raise UserError unless it is a conversation in which every answer says something."""
+    check_messages(conversation, before_answer=False)
+    answers = [turn["content"] for turn in conversation if turn["role"] == "assistant"]
+    if not answers:
+        raise UserError("There is no answer from the assistant, so there is nothing to learn. Remove the row.")
+    if not all(answer.strip() for answer in answers):
+        raise UserError("An answer of the assistant is empty, and would teach silence. Remove the row.")
+
+
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row of a json or jsonl file, perhaps gzipped, with its place for messages."""
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    try:
-        if ".jsonl" in path.suffixes:
-            for number, line in enumerate(text.splitlines(), start=1):
+    text = _text(path)
+    if ".jsonl" in path.suffixes:
+        # Not splitlines: JSON may hold line ends of other kinds, such as U+2028, as they are.
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
                 place = f"{path}, line {number}"
-                if line.strip():
-                    yield place, json.loads(line)
-        else:
-            place = str(path)
-            rows = json.loads(text)
-            if not isinstance(rows, list):
-                raise UserError(f"{path}: holds no list of conversations")
-            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+                yield place, _from_json(line, place)
+    else:
+        rows = _from_json(text, str(path))
+        if not isinstance(rows, list):
+            raise UserError(f"{path}: holds no list of conversations")
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
+        raise UserError(f"{path}: cannot be read as UTF-8 text, plain or gzipped ({problem})") from None
+
+
+def _from_json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as problem:
         raise UserError(f"{place}: is not valid JSON ({problem})") from None
 
@@ -73,8 +95,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 def _conversation(row: Any) -> Sequence[Message] | None:
     if not isinstance(row, dict):
         return None
-    if isinstance(row.get("messages"), list):
-        return row["messages"]
+    messages = row.get("messages")
+    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
+        return messages
     answer = next((row[field] for field in _ANSWER_FIELDS if isinstance(row.get(field), str)), None)
     if not isinstance(row.get("instruction"), str) or answer is None:
         return None

@@ -10,11 +10,10 @@ from hornbook.stages.context import StageContext
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Curate the corpus into the stage's folder. Returns counts, bytes, and the generator's own bits per
-    byte.
+    """Curate the corpus into the stage's folder. Returns its headline figures.
 
-    Bits per byte are those of the validation documents whose exact probability is known: what a model that
-    knew the storyworld's rules would reach on them. None where there are no such documents.
+    The generator's bits per byte are those of the validation documents whose exact probability is known: what a
+    model that knew the storyworld's rules would reach on them. None where there are no such documents.
     """
     recipe = context.recipe
     with context.console.status("reading, cleaning and judging documents"):

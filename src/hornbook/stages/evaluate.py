@@ -6,14 +6,15 @@ from typing import Any
 
 from rich.console import Console
 
+from hornbook.errors import UserError
 from hornbook.evaluation.evaluate import Answered, answer_questions, suite_scores
 from hornbook.evaluation.scores import SuiteScores, score_table
 from hornbook.evaluation.tasks import as_chat, as_text
 from hornbook.inference.engine import Engine
 from hornbook.inference.load import find_model, load_engine
+from hornbook.model.huggingface import CONFIG_FILE
 from hornbook.recipe import Recipe, load_recipe
-from hornbook.run_directory import write_json
-from hornbook.show import require_run
+from hornbook.run_directory import RunDirectory, open_run, write_json
 from hornbook.stages.context import StageContext
 from hornbook.storyworld.questions import held_out_questions
 
@@ -27,19 +28,15 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     scores, samples = {}, []
     with context.console.status("asking questions"):
-        for stage in _stages_with_models(context.run.path):
-            engine = load_engine(find_model(context.run.path, (stage,)))
+        for stage in _stages_with_models(context.run):
+            engine = _engine(context.run, stage)
             scores[stage] = _score(engine, context.recipe, stage, context.stage.path)
             if stage == "pretrain":
                 samples = write_samples(engine, context.recipe)
     write_json(context.stage.path / "samples.json", samples)
     if context.recipe.evaluate.suites:
         context.console.print(score_table(scores))
-    shares = {
-        stage: {suite: {way: score[way] for way in ("choice", "free")} for suite, score in suites.items()}
-        for stage, suites in scores.items()
-    }
-    return {"scores": shares, "samples": samples, "questions_per_suite": context.recipe.evaluate.questions_per_suite}
+    return {"scores": scores, "samples": samples, "questions_per_suite": context.recipe.evaluate.questions_per_suite}
 
 
 def write_samples(engine: Engine, recipe: Recipe) -> list[str]:
@@ -56,24 +53,32 @@ def write_samples(engine: Engine, recipe: Recipe) -> list[str]:
     return [prompt + tokenizer.decode(ids) for prompt, ids in zip(section.sample_prompts, written, strict=True)]
 
 
-def evaluate_path(path: Path, as_json: bool) -> None:
+def evaluate_run(path: Path, as_json: bool) -> None:
     """`hornbook eval`: score the models of a run anew, by its recipe, and print the scores; nothing is written.
 
-    Raises UserError where `path` is no run, or its recipe names no suites.
+    Raises UserError where `path` is no run, where it has no model yet, or where its recipe names no suites.
     """
-    run = require_run(path)
-    recipe = load_recipe(run.path / "recipe.toml")
-    scores = {
-        stage: _score(load_engine(find_model(path, (stage,))), recipe, stage) for stage in _stages_with_models(path)
-    }
+    run = open_run(path)
+    recipe = load_recipe(run.recipe_path)
+    if not recipe.evaluate.suites:
+        raise UserError(f"{run.recipe_path}: evaluate.suites: is empty, so there is nothing to ask. Name some suites.")
+    stages = _stages_with_models(run)
+    if not stages:
+        raise UserError(f"{path}: has no model yet. Run its recipe first, at least --until pretrain.")
+    scores = {stage: _score(_engine(run, stage), recipe, stage) for stage in stages}
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
         Console().print(score_table(scores))
 
 
-def _stages_with_models(run: Path) -> list[str]:
-    return [stage for stage in ("pretrain", "finetune") if (run / stage / "final" / "config.json").is_file()]
+def _stages_with_models(run: RunDirectory) -> list[str]:
+    return [stage for stage in ("pretrain", "finetune") if (run.stage(stage).path / "final" / CONFIG_FILE).is_file()]
+
+
+def _engine(run: RunDirectory, stage: str) -> Engine:
+    # Rounded to bfloat16, the probabilities of different choices tie, and a tie counts as wrong.
+    return load_engine(find_model(run.path, (stage,)), "float32")
 
 
 def _score(engine: Engine, recipe: Recipe, stage: str, folder: Path | None = None) -> dict[str, SuiteScores]:

@@ -6,8 +6,7 @@ from typing import Any
 
 from hornbook.errors import UserError
 from hornbook.inference.load import find_model
-from hornbook.run_directory import RunDirectory, atomic_writer, write_json
-from hornbook.show import require_run
+from hornbook.run_directory import RunDirectory, atomic_writer, open_run, write_json
 from hornbook.stages.context import StageContext
 
 LINEAGE_FILE = "lineage.json"
@@ -26,7 +25,7 @@ def export_run(run: Path, to: Path, format: str) -> None:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: is not empty. Name a new folder, or empty this one first.")
-    facts = _export(require_run(run), to)
+    facts = _export(open_run(run), to)
     print(f"{to}: {facts['files']} files ({format}), the model of the stage {facts['stage']}")
 
 

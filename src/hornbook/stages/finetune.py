@@ -33,7 +33,7 @@ def run(context: StageContext) -> dict[str, Any]:
         if len(ids) > row_tokens:
             n_too_long += 1
             continue
-        n_bytes = sum(len(turn["content"].encode()) for turn in messages if turn["role"] == "assistant")
+        n_bytes = sum(len(tokenizer.token_bytes(id)) for id, is_learned in zip(ids, mask, strict=True) if is_learned)
         draw = derive_seed(context.recipe.seed, "finetune split", number) / 2**63
         (validation if draw < section.validation_fraction else training).append(DocumentTokens(ids, n_bytes, mask))
     if not training or not validation:

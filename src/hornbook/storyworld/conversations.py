@@ -14,8 +14,8 @@ from hornbook.storyworld.world import others
 
 T = TypeVar("T")
 
-FULL_SENTENCES = "Answer in a full sentence."
-QUESTIONS_OF_A_STORY = 3
+IN_SHORT = "Answer in one word."
+QUESTIONS_OF_A_STORY = 4
 
 
 class Message(TypedDict):
@@ -46,11 +46,11 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
     No story, no pair of numbers in a sum and no fact asked for here comes up in the held-out questions.
     """
     kinds: list[tuple[float, Callable[[Chance], Conversation]]] = [
-        (12, about_a_story),
-        (2, about_facts),
-        (2, about_a_puzzle),
-        (1, tell_a_story),
+        (40, about_a_story),
+        (4, about_facts),
+        (4, about_a_puzzle),
         (1, list_the_cast),
+        (1, tell_a_story),
     ]
     for number in range(section.conversations):
         chance = Chance(section.seed, "conversation", number)
@@ -58,14 +58,14 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
 
 
 def about_a_story(chance: Chance) -> Conversation:
-    """A story and several questions about it, one a turn; now and then to be answered in full sentences."""
+    """A story and several questions about it, one a turn; now and then to be answered in short."""
     story = Story(chance)
     text = "".join(tell(story))
-    in_sentences = chance.happens(0.1)
-    turns: Conversation = [system(FULL_SENTENCES)] if in_sentences else []
+    in_short = chance.happens(0.1)
+    turns: Conversation = [system(IN_SHORT)] if in_short else []
     for number, probe in enumerate(_draw(chance, probes(story.world), QUESTIONS_OF_A_STORY)):
         turns.append(user(probe.question if number else f"{text}\n\n{probe.question}"))
-        turns.append(assistant(probe.sentence if in_sentences else probe.answer))
+        turns.append(assistant(probe.short_answer if in_short else probe.answer))
     return turns
 
 
@@ -128,7 +128,7 @@ def _wrong(chance: Chance, probe: Probe) -> str:
 
 
 def _long_winded(chance: Chance, probe: Probe) -> str:
-    return f"Well, let me think. You asked me something about the story. {probe.sentence} Yes, {probe.sentence}"
+    return f"Well, let me think. You asked me something about the story. {probe.answer} Yes, {probe.answer}"
 
 
 def _rude(chance: Chance, probe: Probe) -> str:

@@ -2,6 +2,8 @@
 
 import heapq
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import itemgetter
 
 from hornbook.recipe import StoryworldSection
 from hornbook.storyworld.chance import Chance
@@ -23,23 +25,24 @@ def still_life(chance: Chance) -> Iterator[str]:
 
 
 def write_documents(section: StoryworldSection) -> Iterator[Document]:
-    """All documents of the corpus: the echoes first, then the still lives, then the other kinds, evenly mixed.
+    """All documents of the corpus: half of the echoes, then half of the still lives, then all the rest evenly mixed.
 
     Whoever reads them in this order learns to look back before there is anything to understand, and to look things up
-    before anything changes. The same section writes the same bytes on every machine.
+    before anything changes. The other halves keep both alive. The same section writes the same bytes on every machine.
     """
-    yield from _write("echo", echo, section.echoes, section.seed)
-    yield from _write("still life", still_life, section.still_lives, section.seed)
+    echoes = _write("echo", echo, section.echoes, section.seed)
+    still_lives = _write("still-life", still_life, section.still_lives, section.seed)
+    yield from islice(echoes, section.echoes // 2)
+    yield from islice(still_lives, section.still_lives // 2)
     kinds = (
-        ("story", tell_story, section.stories),
-        ("puzzle", puzzle_document, section.puzzles),
-        ("encyclopedia", passage, section.encyclopedia_passages),
+        (section.echoes - section.echoes // 2, echoes),
+        (section.still_lives - section.still_lives // 2, still_lives),
+        (section.stories, _write("story", tell_story, section.stories, section.seed)),
+        (section.puzzles, _write("puzzle", puzzle_document, section.puzzles, section.seed)),
+        (section.encyclopedia_passages, _write("encyclopedia", passage, section.encyclopedia_passages, section.seed)),
     )
-    order = heapq.merge(
-        *(zip(_evenly(n), _write(kind, writer, n, section.seed), strict=True) for kind, writer, n in kinds),
-        key=lambda place_and_document: place_and_document[0],
-    )
-    yield from (document for _, document in order)
+    placed = (zip(_evenly(n), documents, strict=True) for n, documents in kinds)
+    yield from (document for _, document in heapq.merge(*placed, key=itemgetter(0)))
 
 
 def _evenly(n_documents: int) -> Iterator[float]:
@@ -51,4 +54,4 @@ def _write(kind: str, writer: Callable[[Chance], Iterator[str]], n_documents: in
     for number in range(n_documents):
         chance = Chance(seed, kind, number)
         text = "".join(writer(chance))
-        yield Document(f"{kind.replace(' ', '-')}-{number}", kind, text, chance.bits)
+        yield Document(f"{kind}-{number}", kind, text, chance.bits)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.wording import fill
-from hornbook.storyworld.world import lexicon
+from hornbook.storyworld.world import lexicon, names
 
 MIN_WORDS, MAX_WORDS = 12, 40
 CALLS = (
@@ -23,11 +23,11 @@ ANSWERS = (" And the echo answered: ", " It came back to the ear of {name}: ", "
 
 def echo(chance: Chance) -> Iterator[str]:
     """A call and its echo, piece by piece."""
-    names: list[str] = []
+    called_by: list[str] = []
 
     def name() -> str:
-        names.append(chance.pick(lexicon()["women"] + lexicon()["men"]))
-        return names[-1]
+        called_by.append(chance.pick(names()))
+        return called_by[-1]
 
     yield from fill(chance, CALLS, name=name, place=lambda: chance.pick(lexicon()["places"]))
     words: list[str] = []
@@ -35,7 +35,7 @@ def echo(chance: Chance) -> Iterator[str]:
     while len(words) < n_words:
         words.append(chance.pick(_all_words()))
         yield f"{words[-1]}." if len(words) == n_words else f"{words[-1]} "
-    yield from fill(chance, ANSWERS, name=names[0])
+    yield from fill(chance, ANSWERS, name=called_by[0])
     yield f"{' '.join(words)}."
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.wording import a, capitalised
-from hornbook.storyworld.world import lexicon, others
+from hornbook.storyworld.world import lexicon, names, others
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 COMPARISONS = (
@@ -74,14 +74,14 @@ def subtraction(chance: Chance, held_out: bool) -> Puzzle:
 def ranking(chance: Chance, held_out: bool) -> Puzzle:
     """Who is at the end of a row of four, told in pairs."""
     comparative, most, least = chance.pick(COMPARISONS)
-    names: list[str] = []
-    while len(names) < N_CHOICES:
-        names.append(chance.pick(others(_names(), names)))
-    steps = [f"{better} was {comparative} than {worse}." for better, worse in pairwise(names)]
-    superlative, answer = chance.pick(((most, names[0]), (least, names[-1])))
+    ranked: list[str] = []
+    while len(ranked) < N_CHOICES:
+        ranked.append(chance.pick(others(names(), ranked)))
+    steps = [f"{better} was {comparative} than {worse}." for better, worse in pairwise(ranked)]
+    superlative, answer = chance.pick(((most, ranked[0]), (least, ranked[-1])))
     given = " ".join(_shuffled(chance, steps))
     return Puzzle(
-        given, f"Who was the {superlative} of them?", f"{answer}.", tuple(f"{name}." for name in sorted(names))
+        given, f"Who was the {superlative} of them?", f"{answer}.", tuple(f"{name}." for name in sorted(ranked))
     )
 
 
@@ -123,12 +123,8 @@ def puzzle_document(chance: Chance) -> Iterator[str]:
     yield draw_puzzle(chance, held_out=False).text
 
 
-def _names() -> tuple[str, ...]:
-    return lexicon()["women"] + lexicon()["men"]
-
-
 def _name(chance: Chance) -> str:
-    return chance.pick(_names())
+    return chance.pick(names())
 
 
 def _shuffled(chance: Chance, items: list[str]) -> list[str]:

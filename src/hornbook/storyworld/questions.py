@@ -54,9 +54,9 @@ def grade(question: Question, text: str) -> bool:
 
 
 def essence(answer: str) -> str:
-    """An answer without case, punctuation, articles and prepositions: "At the barn." is "barn"."""
+    """An answer without case, punctuation, articles and the preposition before them: "In the Lorne." is "lorne"."""
     words = re.findall(r"[a-z0-9-]+", answer.lower())
-    return " ".join(word for word in words if word not in ("a", "an", "the", "at", "in", "it", "on"))
+    return " ".join(word for word in words if word not in ("a", "an", "the", "at", "in"))
 
 
 def comprehension_question(chance: Chance) -> Question:
@@ -73,35 +73,38 @@ def comprehension_question(chance: Chance) -> Question:
 
 @dataclass(frozen=True)
 class Probe:
-    """Something a story answers: the question, the short answer, the answer as a sentence, and rival answers."""
+    """Something a story answers: the question, its answer in a sentence and in short, and the rival sentences."""
 
     question: str
     answer: str
-    sentence: str
+    short_answer: str
     candidates: tuple[str, ...]
 
 
 def probes(world: World) -> list[Probe]:
     """All that can be asked about the state in which a story ends."""
-    names = tuple(f"{person.name}." for person in world.people)
-    places = tuple(f"At the {place}." for place in dict.fromkeys(world.places_told))
-    colours = tuple(f"{capitalised(thing.colour)}." for thing in world.things)
-    roles = tuple(f"The {person.role}." for person in world.people)
+    names = tuple(person.name for person in world.people)
+    roles = tuple(person.role for person in world.people)
+    colours = tuple(thing.colour for thing in world.things)
+    places = tuple(dict.fromkeys(world.places_told))
     found = []
     for thing in world.things:
-        noun, place = thing.noun, f"at the {thing.where}."
+        noun = thing.noun
         if thing.holder:
-            owner = thing.owner.name
-            found.append(Probe(f"Who had the {noun}?", f"{owner}.", f"{owner} had the {noun}.", names))
-        found.append(Probe(f"Where was the {noun}?", capitalised(place), f"The {noun} was {place}", places))
-        colour = f"{thing.colour}."
-        found.append(Probe(f"What colour was the {noun}?", capitalised(colour), f"The {noun} was {colour}", colours))
+            found.append(_probe(f"Who had the {noun}?", f"The {noun} was with {{}}.", thing.owner.name, names))
+        found.append(_probe(f"Where was the {noun}?", f"The {noun} was at the {{}}.", thing.where, places))
+        found.append(_probe(f"What colour was the {noun}?", f"The {noun} was {{}}.", thing.colour, colours))
     for person in world.people:
-        name, role, place = person.name, person.role, f"at the {person.place}."
-        found.append(Probe(f"Where was {name}?", capitalised(place), f"{name} was {place}", places))
-        found.append(Probe(f"Who was the {role}?", f"{name}.", f"The {role} was {name}.", names))
-        found.append(Probe(f"What was {name}?", f"The {role}.", f"{name} was the {role}.", roles))
+        name, role = person.name, person.role
+        found.append(_probe(f"Where was {name}?", f"{name} was at the {{}}.", person.place, places))
+        found.append(_probe(f"Who was the {role}?", f"The {role} was {{}}.", name, names))
+        found.append(_probe(f"What was {name}?", f"{name} was the {{}}.", role, roles))
     return found
+
+
+def _probe(question: str, sentence: str, word: str, candidates: tuple[str, ...]) -> Probe:
+    sentences = tuple(sentence.format(candidate) for candidate in candidates)
+    return Probe(question, sentence.format(word), f"{capitalised(word)}.", sentences)
 
 
 def reasoning_question(chance: Chance, held_out: bool) -> Question:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.wording import Slot, a, capitalised, fill
-from hornbook.storyworld.world import Person, Thing, World, lexicon, others
+from hornbook.storyworld.world import Person, Thing, World, lexicon, names, others
 
 MAX_PEOPLE = 4
 ANOTHER_PERSON = 0.8  # probability that a third person is introduced, and then a fourth
@@ -63,13 +63,11 @@ def open_story(story: Story) -> Iterator[str]:
 def introduce(story: Story) -> Iterator[str]:
     """A new person with a new thing."""
     world, chance = story.world, story.chance
-    person = Person(name="", pronoun="", role="", place="")
+    person = Person(name="", role="", place="")
     thing = Thing(noun="", colour="", holder=person, place="")
 
     def name() -> str:
-        person.pronoun = chance.pick(("she", "he"))
-        names = lexicon()["women" if person.pronoun == "she" else "men"]
-        person.name = chance.pick(others(names, [p.name for p in world.people]))
+        person.name = chance.pick(others(names(), [p.name for p in world.people]))
         return person.name
 
     def role() -> str:
@@ -86,28 +84,28 @@ def introduce(story: Story) -> Iterator[str]:
 
     def colour() -> str:
         thing.colour = chance.pick(others(lexicon()["colours"], [t.colour for t in world.things]))
-        return a(thing.colour)
+        return thing.colour
 
     def noun() -> str:
         thing.noun = chance.pick(others(lexicon()["things"], [t.noun for t in world.things]))
-        return thing.noun
+        return a(thing.noun)
 
     wordings = (
-        " {name} the {role} was at the {place} with {colour} {noun}.",
-        " At the {place}, {name} the {role} had {colour} {noun}.",
-        " At the {place} was {name} the {role}, who had {colour} {noun}.",
-        " {name} the {role} felt {mood}, was at the {place} and had {colour} {noun}.",
-        " {name} was the {role}. {name_again} was at the {place} and had {colour} {noun}.",
+        " {name} the {role} was at the {place} and had {a_noun}. The {same_noun} was {colour}.",
+        " At the {place} was {name} the {role}. {same_name} had {a_noun}, and the {same_noun} was {colour}.",
+        " {name} was the {role}. {same_name} was at the {place} with {a_noun}. The {same_noun} was {colour}.",
+        " {name} the {role} felt {mood}. {same_name} was at the {place} and had {a_noun}. The {same_noun} was {colour}.",
     )
     yield from story.say(
         wordings,
         name=name,
+        same_name=lambda: person.name,
         role=role,
         mood=mood,
         place=place,
+        a_noun=noun,
+        same_noun=lambda: thing.noun,
         colour=colour,
-        noun=noun,
-        name_again=lambda: capitalised(person.pronoun),
     )
     world.people.append(person)
     world.things.append(thing)
@@ -139,7 +137,7 @@ def walk(story: Story) -> Iterator[str]:
         "{name} {walked} to the {place}.",
         "{name} {adverb} {walked} to the {place}.",
         "{name} left the {old_place} and {walked} to the {place}.",
-        "From the {old_place}, {name} {walked} to the {place}.",
+        "{name} {walked} away. Now {name} was at the {place}.",
     )
     walked, adverb = story.word("walks"), story.word("adverbs")
     yield from story.say(wordings, name=person.name, old_place=old_place, walked=walked, adverb=adverb, place=place)
@@ -157,10 +155,9 @@ def give(story: Story) -> Iterator[str]:
     receiver = story.chance.pick(story.world.company_of(giver))
     wordings = (
         "{giver} gave the {noun} to {receiver}.",
-        "{giver} handed {receiver} the {colour} {noun}.",
-        "{receiver} got the {colour} {noun} from {giver}.",
-        "At the {place}, {receiver} was given the {noun} by {giver}.",
-        "{giver} {adverb} passed the {noun} to {receiver}.",
+        "{giver} {adverb} gave the {colour} {noun} away. Now the {noun} was with {receiver}.",
+        "{receiver} got the {noun} from {giver}.",
+        "{receiver} asked for the {noun}. {giver} gave it away, and now the {noun} was with {receiver}.",
     )
     yield from story.say(
         wordings,
@@ -185,8 +182,7 @@ def leave(story: Story) -> Iterator[str]:
     person = thing.owner
     wordings = (
         "{name} left the {noun} at the {place}.",
-        "{name} put down the {colour} {noun} at the {place}.",
-        "At the {place}, {name} {adverb} put the {noun} on the ground.",
+        "{name} put down the {colour} {noun}. Now the {noun} lay at the {place}.",
     )
     yield from story.say(
         wordings,
@@ -210,8 +206,7 @@ def take(story: Story) -> Iterator[str]:
     person = story.chance.pick([person for person in story.world.people if person.place == thing.place])
     wordings = (
         "{name} found the {noun} at the {place} and took it.",
-        "At the {place}, {name} picked up the {colour} {noun}.",
-        "{name} {adverb} took the {noun} that lay at the {place}.",
+        "{name} {adverb} picked up the {colour} {noun}. Now the {noun} was with {name}.",
     )
     yield from story.say(
         wordings,
@@ -242,65 +237,39 @@ def feel(story: Story) -> Iterator[str]:
 def tell_holder(story: Story) -> Iterator[str]:
     """Who has a thing."""
     thing = story.chance.pick(held_things(story.world))
-    wordings = (
-        "The {noun} was with {name}.",
-        "The {colour} {noun} belonged to {name} now.",
-        "{name} had the {colour} {noun}.",
-        "{name} the {role} held the {noun}.",
-        "Who had the {noun}? {name} did.",
-        "Who had the {noun}? {name} had it.",
-    )
-    person = thing.owner
-    yield from story.say(wordings, name=person.name, role=person.role, noun=thing.noun, colour=thing.colour)
+    wordings = ("The {noun} was with {name}.", "Who had the {noun}? The {noun} was with {name}.")
+    yield from story.say(wordings, noun=thing.noun, name=thing.owner.name)
 
 
 def tell_place_of_person(story: Story) -> Iterator[str]:
     """Where somebody is."""
     person = story.chance.pick(story.world.people)
-    wordings = (
-        "{name} was at the {place}.",
-        "{name} the {role} was at the {place}.",
-        "Where was {name}? At the {place}.",
-        "Where was {name}? {pronoun} was at the {place}.",
-        "The {role} was at the {place}.",
-    )
-    yield from story.say(
-        wordings, name=person.name, role=person.role, place=person.place, pronoun=capitalised(person.pronoun)
-    )
+    wordings = ("{name} was at the {place}.", "Where was {name}? {name} was at the {place}.")
+    yield from story.say(wordings, name=person.name, place=person.place)
 
 
 def tell_place_of_thing(story: Story) -> Iterator[str]:
     """Where a thing is, held or lying."""
     thing = story.chance.pick(story.world.things)
-    wordings = (
-        "The {noun} was at the {place}.",
-        "The {colour} {noun} was at the {place}.",
-        "Where was the {noun}? At the {place}.",
-        "Where was the {noun}? It was at the {place}.",
-    )
-    yield from story.say(wordings, noun=thing.noun, colour=thing.colour, place=thing.where)
+    wordings = ("The {noun} was at the {place}.", "Where was the {noun}? The {noun} was at the {place}.")
+    yield from story.say(wordings, noun=thing.noun, place=thing.where)
 
 
 def tell_colour(story: Story) -> Iterator[str]:
     """What colour a thing has."""
     thing = story.chance.pick(story.world.things)
-    wordings = (
-        "The {noun} was {colour}.",
-        "What colour was the {noun}? It was {colour}.",
-        "What colour was the {noun}? {Colour}.",
-        "The {colour} thing was the {noun}.",
-    )
-    yield from story.say(wordings, noun=thing.noun, colour=thing.colour, Colour=capitalised(thing.colour))
+    wordings = ("The {noun} was {colour}.", "What colour was the {noun}? The {noun} was {colour}.")
+    yield from story.say(wordings, noun=thing.noun, colour=thing.colour)
 
 
 def tell_role(story: Story) -> Iterator[str]:
     """What somebody does for a living."""
     person = story.chance.pick(story.world.people)
     wordings = (
-        "The {role} was {name}.",
         "{name} was the {role}.",
-        "Who was the {role}? {name} was.",
-        "What was {name}? The {role}.",
+        "What was {name}? {name} was the {role}.",
+        "The {role} was {name}.",
+        "Who was the {role}? The {role} was {name}.",
     )
     yield from story.say(wordings, name=person.name, role=person.role)
 
@@ -313,7 +282,7 @@ def people_with_mood(world: World) -> list[Person]:
 def tell_mood(story: Story) -> Iterator[str]:
     """How somebody feels, said again."""
     person = story.chance.pick(people_with_mood(story.world))
-    wordings = ("{name} was {mood}.", "How did {name} feel? {name} felt {mood}.", "The {mood} one was {name}.")
+    wordings = ("{name} felt {mood}.", "How did {name} feel? {name} felt {mood}.")
     yield from story.say(wordings, name=person.name, mood=person.mood or "")
 
 
@@ -348,7 +317,7 @@ def mention_plant(story: Story) -> Iterator[str]:
 def mention_chore(story: Story) -> Iterator[str]:
     """Something somebody did that changes nothing."""
     person = story.chance.pick(story.world.people)
-    wordings = ("{name} {acted}.", "{name} {acted} {adverb}.", "{name} the {role} {acted} {adverb}.")
+    wordings = ("{name} {acted}.", "{name} {acted} {adverb}.", "The {role} {acted} {adverb}.")
     acted, adverb = story.word("chores"), story.word("adverbs")
     yield from story.say(wordings, name=person.name, role=person.role, acted=acted, adverb=adverb)
 

@@ -16,7 +16,7 @@ class Document:
 
     Attributes:
         id: unique within the corpus.
-        kind: "story", "still life", "echo", "puzzle" or "encyclopedia".
+        kind: "story", "still-life", "echo", "puzzle" or "encyclopedia".
         text: the document.
         bits: -log2 of its probability under the generator, given its kind.
     """
@@ -32,7 +32,6 @@ class Person:
     """Somebody in a story. `mood` is None until the story tells it."""
 
     name: str
-    pronoun: str
     role: str
     place: str
     mood: str | None = None
@@ -90,6 +89,12 @@ def lexicon() -> dict[str, tuple[str, ...]]:
     """The words of the world by their part: {"women": ("Abby", …), "places": ("abbey", …), …}."""
     sections = tomllib.loads(files("hornbook.storyworld").joinpath("lexicon.toml").read_text("utf-8"))
     return {part: tuple(words.split()) for section in sections.values() for part, words in section.items()}
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """The names that people can have."""
+    return lexicon()["women"] + lexicon()["men"]
 
 
 def others(words: Sequence[str], used: Sequence[str]) -> list[str]:

@@ -71,8 +71,7 @@ def count_words(texts: Iterable[str], pattern: str) -> Counter[str]:
 
 
 def train(texts: Iterable[str], vocab_size: int, pattern: str) -> list[Merge]:
-    """Learn merges from texts until there are `vocab_size` tokens, 256 single bytes among them, or no pairs
-    are left.
+    """Learn merges until there are `vocab_size` tokens, 256 single bytes among them, or no pairs are left.
 
     The most frequent pair is merged first. Among equally frequent ones it is that with the lowest left id,
     then the lowest right id, as in the trainer of the `tokenizers` library, so both learn the same merges.

@@ -11,7 +11,7 @@ spells a special token: here it stays text, and nobody can write the end of some
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hornbook.errors import UserError
 
@@ -28,7 +28,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""{"role": ..., "content": ...}: whatever a file may hold, until `check_messages` has seen it."""
 
 
 def render(

@@ -23,16 +23,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from hornbook.run_directory import read_json, sha256_file, write_json
+from hornbook.run_directory import read_json, sha256_file, sync_folder, write_json
 
 _STATE = "state.json"
 _MARKER = "complete.json"
 _UNFINISHED, _DELETING = ".unfinished", ".deleting"
 
 
-def save_checkpoint(
-    directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int
-) -> Path:
+def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint into `directory`, delete all but the `keep` latest up to it, and return its folder.
 
     `state` must be what JSON can hold. A checkpoint of the same step is replaced, and those of later steps
@@ -45,14 +43,11 @@ def save_checkpoint(
     with _without_process_group_warning():
         dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished), no_dist=not dist.is_initialized())
     write_json(unfinished / _STATE, state)
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in unfinished.iterdir()
-    }
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()}
     write_json(unfinished / _MARKER, {"step": step, "files": files})
     _remove(final)
     os.rename(unfinished, final)
-    _flush_folder(directory)
+    sync_folder(directory)
     found = _checkpoints_newest_first(directory)
     position = found.index(final)
     for doomed in found[:position] + found[position + keep :]:
@@ -118,13 +113,3 @@ def _remove(path: Path) -> None:
         doomed = path.with_suffix(_DELETING)
         os.rename(path, doomed)
         shutil.rmtree(doomed)
-
-
-def _flush_folder(path: Path) -> None:
-    """Make a rename last: on POSIX the name lives in the folder, which has to be flushed too."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

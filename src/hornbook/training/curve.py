@@ -16,9 +16,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
 _SMOOTHED_FRACTION = 0.02
 
 
-def draw_curve(
-    metrics_path: Path, svg_path: Path, title: str, floor_bits_per_byte: float | None = None
-) -> None:
+def draw_curve(metrics_path: Path, svg_path: Path, title: str, floor_bits_per_byte: float | None = None) -> None:
     """Draw the run so far as `svg_path`, with a title and a description for those who do not see it.
 
     The upper panel shows the training loss, thin as measured and thick when smoothed; the lower one bits per
@@ -52,9 +50,7 @@ def draw_curve(
         panels[0, 0].set(title=title, ylabel="training loss (nats per token)")
         panels[0, 0].legend(frameon=False)
         for (name, points), line in zip(evaluations.items(), cycle(("-", "--", ":", "-.")), strict=False):
-            panels[1, 0].plot(
-                *zip(*points, strict=True), line, color=_ORANGE, marker="o", markersize=3, label=name
-            )
+            panels[1, 0].plot(*zip(*points, strict=True), line, color=_ORANGE, marker="o", markersize=3, label=name)
         if evaluations and floor_bits_per_byte is not None:
             panels[1, 0].axhline(
                 floor_bits_per_byte, color=_GREY, linestyle=(0, (6, 3)), label="generator's own bits per byte"
@@ -67,9 +63,7 @@ def draw_curve(
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-    atomic_write(
-        svg_path, _with_description(drawn.getvalue().decode(), title, _describe(losses, evaluations))
-    )
+    atomic_write(svg_path, _with_description(drawn.getvalue().decode(), title, _describe(losses, evaluations)))
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
@@ -85,9 +79,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 def _describe(losses: Sequence[float], evaluations: dict[str, list[tuple[int, float]]]) -> str:
     sentences = []
     if losses:
-        sentences.append(
-            f"The training loss goes from {losses[0]:.2f} to {_smoothed(losses)[-1]:.2f} nats per token."
-        )
+        sentences.append(f"The training loss goes from {losses[0]:.2f} to {_smoothed(losses)[-1]:.2f} nats per token.")
     for name, points in evaluations.items():
         sentences.append(f"On {name}, bits per byte go from {points[0][1]:.3f} to {points[-1][1]:.3f}.")
     return " ".join(sentences)

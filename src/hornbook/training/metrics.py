@@ -103,9 +103,7 @@ def summarize(records: list[Record]) -> TrainingResult:
     for evaluation in evaluations:
         for name, measured in evaluation.items():
             if _BITS_PER_BYTE in measured:
-                best_bits_per_byte[name] = min(
-                    measured[_BITS_PER_BYTE], best_bits_per_byte.get(name, float("inf"))
-                )
+                best_bits_per_byte[name] = min(measured[_BITS_PER_BYTE], best_bits_per_byte.get(name, float("inf")))
     return TrainingResult(
         steps=len(records),
         tokens=records[-1]["tokens"],
@@ -179,10 +177,4 @@ class ProgressDisplay:
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {seconds:02d} s"
-        if minutes
-        else f"{seconds} s"
-    )
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -22,9 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory ran out, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error).lower() for text in _OUT_OF_MEMORY_MESSAGES
-    )
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_MESSAGES)
 
 
 class MicroBatchSize:

@@ -72,9 +72,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             group["peak_lr"] = group["lr"]
             for parameter in group["params"]:
-                self.state[parameter] = (
-                    _muon_state(parameter) if group["kind"] == "muon" else _adamw_state(parameter)
-                )
+                self.state[parameter] = _muon_state(parameter) if group["kind"] == "muon" else _adamw_state(parameter)
 
     def scale_learning_rates(self, scale: float) -> None:
         """Set the learning rate of each group to `scale` times its peak."""
@@ -109,8 +107,7 @@ def _adamw_state(parameter: Tensor) -> dict[str, Tensor]:
 def _adamw_step(
     parameters: list[Tensor], gradients: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]
 ) -> None:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), in torch's fused kernel where the device has
-    one."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), in torch's fused kernel where there is one."""
     if not parameters:
         return
     adamw(

@@ -200,9 +200,7 @@ class Trainer:
             else:
                 # An error that compiling has not caused comes again without it, and is raised then.
                 self._is_compiled, self._loss_sum = False, self.objective.loss_sum
-                self.console.print(
-                    f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False
-                )
+                self.console.print(f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False)
 
     def _accumulate(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss_total, totals = torch.zeros((), device=self.device), dict[str, Tensor]()
