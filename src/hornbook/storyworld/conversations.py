@@ -147,7 +147,8 @@ def _answered(question: Question) -> Conversation:
 
 def _draw(chance: Chance, options: Sequence[T], n: int) -> list[T]:
     """`n` different ones of `options`, in the order drawn."""
-    left, drawn = list(options), []
+    left = list(options)
+    drawn: list[T] = []
     while left and len(drawn) < n:
         drawn.append(left.pop(chance.pick(range(len(left)))))
     return drawn

@@ -1,4 +1,4 @@
-"""The world's corpus: stories, still lives, echoes, puzzles and passages of the encyclopedia, each with its exact probability."""
+"""The corpus of the world: stories, still lives, echoes, puzzles and the encyclopedia, with their exact probabilities."""
 
 import heapq
 from collections.abc import Callable, Iterator

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hornbook.runtime import derive_seed
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.wording import a, capitalised
 from hornbook.storyworld.world import lexicon, names, others
@@ -50,8 +51,13 @@ def _pair_of_numbers(chance: Chance, held_out: bool, ordered: bool) -> tuple[int
     return chance.pick(pairs)
 
 
-def _numbers_near(answer: int) -> tuple[str, ...]:
-    start = max(0, answer - 2)
+def _place_of_answer(text: str) -> int:
+    """Where the answer stands among choices in a row; hashed from the puzzle, for a draw would have to show in it."""
+    return derive_seed("place of the answer", text) % N_CHOICES
+
+
+def _numbers_near(answer: int, given: str) -> tuple[str, ...]:
+    start = answer - min(answer, _place_of_answer(given))
     return tuple(f"{number}." for number in range(start, start + N_CHOICES))
 
 
@@ -60,7 +66,7 @@ def addition(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=False)
     given = f"{name} had {m} bags of {food} and got {n} more."
-    return Puzzle(given, f"How many bags did {name} have then?", f"{m + n}.", _numbers_near(m + n))
+    return Puzzle(given, f"How many bags did {name} have then?", f"{m + n}.", _numbers_near(m + n, given))
 
 
 def subtraction(chance: Chance, held_out: bool) -> Puzzle:
@@ -68,7 +74,7 @@ def subtraction(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=True)
     given = f"{name} had {m} bags of {food} and gave {n} away."
-    return Puzzle(given, "How many bags were left?", f"{m - n}.", _numbers_near(m - n))
+    return Puzzle(given, "How many bags were left?", f"{m - n}.", _numbers_near(m - n, given))
 
 
 def ranking(chance: Chance, held_out: bool) -> Puzzle:
@@ -89,9 +95,11 @@ def calendar(chance: Chance, held_out: bool) -> Puzzle:
     """Which day it is some days later."""
     today, later = chance.pick(range(len(DAYS))), chance.pick(range(2, len(NUMBER_WORDS) + 1))
     answer = DAYS[(today + later) % len(DAYS)]
-    choices = tuple(f"{DAYS[(today + later + offset) % len(DAYS)]}." for offset in range(-1, N_CHOICES - 1))
+    given = f"It was {DAYS[today]}."
     question = f"Which day of the week was it {NUMBER_WORDS[later - 1]} days later?"
-    return Puzzle(f"It was {DAYS[today]}.", question, f"{answer}.", tuple(sorted(choices)))
+    start = today + later - _place_of_answer(given + question)
+    choices = sorted(f"{DAYS[(start + offset) % len(DAYS)]}." for offset in range(N_CHOICES))
+    return Puzzle(given, question, f"{answer}.", tuple(choices))
 
 
 def syllogism(chance: Chance, held_out: bool) -> Puzzle:

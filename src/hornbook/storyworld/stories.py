@@ -94,7 +94,7 @@ def introduce(story: Story) -> Iterator[str]:
         " {name} the {role} was at the {place} and had {a_noun}. The {same_noun} was {colour}.",
         " At the {place} was {name} the {role}. {same_name} had {a_noun}, and the {same_noun} was {colour}.",
         " {name} was the {role}. {same_name} was at the {place} with {a_noun}. The {same_noun} was {colour}.",
-        " {name} the {role} felt {mood}. {same_name} was at the {place} and had {a_noun}. The {same_noun} was {colour}.",
+        " {name} the {role} felt {mood}. {same_name} was at the {place} with {a_noun}. The {same_noun} was {colour}.",
     )
     yield from story.say(
         wordings,
