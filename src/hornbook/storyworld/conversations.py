@@ -8,7 +8,7 @@ from hornbook.recipe import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import facts, is_held_out
 from hornbook.storyworld.questions import Probe, Question, fact_question, probes, reasoning_question
-from hornbook.storyworld.stories import Story, tell
+from hornbook.storyworld.stories import Story, open_story, tell
 from hornbook.storyworld.wording import a
 from hornbook.storyworld.world import others
 
@@ -41,12 +41,12 @@ Conversation = list[Message]
 
 
 def conversations(section: StoryworldSection) -> Iterator[Conversation]:
-    """The conversations for fine-tuning: mostly about stories, some about facts, puzzles and other wishes.
+    """The conversations for fine-tuning: mostly about scenes in the first half, and about whole stories in the second.
 
-    No story, no pair of numbers in a sum and no fact asked for here comes up in the held-out questions.
+    Looking something up is learned sooner from short texts in which nothing changes. No story, no pair of numbers in a
+    sum and no fact asked for here comes up in the held-out questions.
     """
-    kinds: list[tuple[float, Callable[[Chance], Conversation]]] = [
-        (40, about_a_story),
+    besides: list[tuple[float, Callable[[Chance], Conversation]]] = [
         (4, about_facts),
         (4, about_a_puzzle),
         (1, list_the_cast),
@@ -54,14 +54,24 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
     ]
     for number in range(section.conversations):
         chance = Chance(section.seed, "conversation", number)
-        yield chance.weigh(kinds)(chance)
+        mostly = about_a_scene if number < section.conversations // 2 else about_a_story
+        yield chance.weigh([(40, mostly), *besides])(chance)
+
+
+def about_a_scene(chance: Chance) -> Conversation:
+    """The opening of a story and several questions about it, one a turn."""
+    story = Story(chance)
+    return _asked_about(chance, "".join(open_story(story)), story, in_short=False)
 
 
 def about_a_story(chance: Chance) -> Conversation:
     """A story and several questions about it, one a turn; now and then to be answered in short."""
     story = Story(chance)
     text = "".join(tell(story))
-    in_short = chance.happens(0.1)
+    return _asked_about(chance, text, story, in_short=chance.happens(0.1))
+
+
+def _asked_about(chance: Chance, text: str, story: Story, in_short: bool) -> Conversation:
     turns: Conversation = [system(IN_SHORT)] if in_short else []
     for number, probe in enumerate(_draw(chance, probes(story.world), QUESTIONS_OF_A_STORY)):
         turns.append(user(probe.question if number else f"{text}\n\n{probe.question}"))

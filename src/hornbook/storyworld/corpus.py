@@ -1,4 +1,4 @@
-"""The corpus of the world: stories, still lives, echoes, puzzles and the encyclopedia, with their exact probabilities."""
+"""The corpus of the world: stories, still lives, echoes, puzzles, the encyclopedia, with their exact probabilities."""
 
 import heapq
 from collections.abc import Callable, Iterator
