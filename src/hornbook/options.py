@@ -69,7 +69,7 @@ class SampleOptions:
     seed: Seed = 1
     stage: Annotated[
         str | None,
-        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: the last done)"),
+        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: pretrain)"),
     ] = None
 
 

@@ -50,12 +50,12 @@ def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(run: Path, caps
     assert printed == "Once upon" + "".join(text_pieces(made, engine.tokenizer)) + "\n"
 
 
-def test_sample_takes_the_model_that_was_trained_last(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_sample_takes_the_pretrained_model_unless_told_otherwise(run: Path, capsys: pytest.CaptureFixture[str]):
     printed = {}
     for stage in (None, "finetune", "pretrain"):
         sample(run, "Once upon", tokens=20, temperature=0.0, seed=0, stage=stage)
         printed[stage] = capsys.readouterr().out
-    assert printed[None] == printed["finetune"] != printed["pretrain"]
+    assert printed[None] == printed["pretrain"] != printed["finetune"]
 
 
 @pytest.mark.parametrize(("prompt", "tokens", "complaint"), [("", 5, "prompt is empty"), ("a", 0, "--tokens")])

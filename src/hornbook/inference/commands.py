@@ -17,11 +17,12 @@ def sample(run: Path, prompt: str, tokens: int, temperature: float, seed: int, s
     """Print the prompt and up to `tokens` tokens that continue it.
 
     `run` is a run or a folder in Hugging Face's layout; `stage` picks one of the run's models, by default the
-    last one trained. Raises `UserError` where there is none.
+    pretrained one: it goes on with a text, where a fine-tuned model waits to be asked.
+    Raises `UserError` where there is none.
     """
     if tokens < 1:
         raise UserError(f"--tokens: must be 1 or more, but is {tokens}")
-    engine = load_engine(find_model(run, (stage,) if stage else ("finetune", "pretrain")))
+    engine = load_engine(find_model(run, (stage,) if stage else ("pretrain", "finetune")))
     ids = engine.tokenizer.encode(prompt)
     print(prompt, end="", flush=True)
     for piece in text_pieces(engine.stream(ids, tokens, temperature, seed=seed), engine.tokenizer):
