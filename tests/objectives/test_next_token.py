@@ -36,12 +36,17 @@ def batch() -> Batch:
     )
 
 
-def test_the_count_is_the_number_of_labels(batch: Batch) -> None:
-    assert NextToken().count(batch).item() == 2 * N_TOKENS - 4
+@pytest.fixture(params=[False, True], ids=["all tokens", "few labels"])
+def objective(request) -> NextToken:
+    return NextToken(few_labels=request.param)
 
 
-def test_the_loss_is_the_summed_surprise_at_each_label(model: Transformer, batch: Batch) -> None:
-    loss, _ = NextToken().loss_sum(model, batch)
+def test_the_count_is_the_number_of_labels(objective: NextToken, batch: Batch) -> None:
+    assert objective.count(batch).item() == 2 * N_TOKENS - 4
+
+
+def test_the_loss_is_the_summed_surprise_at_each_label(objective: NextToken, model: Transformer, batch: Batch) -> None:
+    loss, _ = objective.loss_sum(model, batch)
 
     log_probabilities = model.logits(model(batch.input_ids)).log_softmax(-1)
     expected = -sum(
@@ -53,23 +58,23 @@ def test_the_loss_is_the_summed_surprise_at_each_label(model: Transformer, batch
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
 
 
-def test_weights_multiply_the_loss_of_each_token(model: Transformer, batch: Batch) -> None:
-    unweighted, _ = NextToken().loss_sum(model, batch)
+def test_weights_multiply_the_loss_of_each_token(objective: NextToken, model: Transformer, batch: Batch) -> None:
+    unweighted, _ = objective.loss_sum(model, batch)
     tripled = dataclasses.replace(batch, weights=torch.full(batch.labels.shape, 3.0))
 
-    loss, _ = NextToken().loss_sum(model, tripled)
+    loss, _ = objective.loss_sum(model, tripled)
 
     torch.testing.assert_close(loss, 3 * unweighted, rtol=1e-12, atol=0)
 
 
-def test_a_row_without_labels_adds_nothing(model: Transformer, batch: Batch) -> None:
+def test_a_row_without_labels_adds_nothing(objective: NextToken, model: Transformer, batch: Batch) -> None:
     labels = batch.labels.clone()
     labels[1] = IGNORE_INDEX
     silenced = dataclasses.replace(batch, labels=labels)
 
-    loss, _ = NextToken().loss_sum(model, silenced)
-    alone, _ = NextToken().loss_sum(model, silenced.rows(0, 1))
-    nothing, _ = NextToken().loss_sum(model, silenced.rows(1, 2))
+    loss, _ = objective.loss_sum(model, silenced)
+    alone, _ = objective.loss_sum(model, silenced.rows(0, 1))
+    nothing, _ = objective.loss_sum(model, silenced.rows(1, 2))
     nothing.backward()
 
     torch.testing.assert_close(loss, alone, rtol=1e-12, atol=0)

@@ -59,21 +59,16 @@ class Reader:
         holder = self.holder[noun]
         return self.place[holder] if holder else self.lies_at[noun]
 
-    def _meet(self, name: str, place: str, noun: str, role: str | None = None) -> bool:
-        """Somebody's first appearance, the end of it where it takes two sentences."""
-        is_new = noun not in self.holder
-        self.place[name], self.holder[noun] = place, name
-        return is_new and self.role.setdefault(name, role or "") != ""
-
-    def _meet_at(self, place: str, name: str, role: str) -> bool:
-        is_new = name not in self.place
-        self.place[name], self.role[name] = place, role
+    def _meet(self, name: str, role: str, place: str, colour: str, noun: str) -> bool:
+        """Somebody's first appearance, with what they have."""
+        is_new = name not in self.place and noun not in self.holder and role not in self.role.values()
+        self.role[name], self.place[name] = role, place
+        self.holder[noun], self.colour[noun] = name, colour
         return is_new
 
-    def _has(self, name: str, noun: str, noun_again: str, colour: str) -> bool:
-        is_new = noun not in self.holder and noun == noun_again
-        self.holder[noun], self.colour[noun] = name, colour
-        return is_new and name in self.place
+    def _meet_feeling(self, name: str, role: str, mood: str, place: str, colour: str, noun: str) -> bool:
+        self.mood[name] = mood
+        return self._meet(name, role, place, colour, noun)
 
     def _go(self, name: str, place: str, old_place: str | None = None) -> bool:
         is_so = self.place[name] == (old_place or self.place[name]) != place
@@ -113,24 +108,20 @@ class Reader:
         self.mood[name] = mood
         return is_new
 
-    def _introduce_with_mood(self, name: str, role: str, mood: str) -> bool:
-        is_new = name not in self.role
-        self.role[name], self.mood[name] = role, mood
-        return is_new
-
     def _sentences(self) -> list[tuple[str, Callable[..., bool]]]:
         """Every sentence of a story, the more particular ones first, with what it says of the state."""
         return [
             (r"It was an? \w+ \w+\.|One \w+ \w+, the world stood like this\.", lambda: not self.place),
             # Somebody appears.
+            (rf"{NAME} the {WORD} was at the {WORD} with an? {WORD} {WORD}\.", self._meet),
             (
-                rf"{NAME} the {WORD} was at the {WORD} and had an? {WORD}\.",
-                lambda n, role, p, t: self._meet(n, p, t, role),
+                rf"At the {WORD}(?: was|,) {NAME} the {WORD} (?:with|had) an? {WORD} {WORD}\.",
+                lambda place, name, role, colour, noun: self._meet(name, role, place, colour, noun),
             ),
-            (rf"{NAME} was at the {WORD} (?:and had|with) an? {WORD}\.", self._meet),
-            (rf"At the {WORD} was {NAME} the {WORD}\.", self._meet_at),
-            (rf"{NAME} had an? {WORD}, and the {WORD} was {WORD}\.", self._has),
-            (rf"{NAME} the {WORD} felt {WORD}\.", self._introduce_with_mood),
+            (
+                rf"{NAME} the {WORD} felt {WORD} and was at the {WORD} with an? {WORD} {WORD}\.",
+                self._meet_feeling,
+            ),
             # Something happens.
             (rf"{NAME} left the {WORD} and \w+ to the {WORD}\.", lambda n, old, new: self._go(n, new, old)),
             (rf"{NAME} (?:\w+ )?\w+ to the {WORD}\.", self._go),

@@ -5,6 +5,7 @@ there. Both numbers are sums, so bits per byte of a text is loss_sum / ln 2 / (b
 the tokenizer.
 """
 
+import torch
 from torch import Tensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
@@ -13,7 +14,14 @@ from hornbook.objectives.objective import chunked_cross_entropy_sum
 
 
 class NextToken:
-    """The cross entropy of each label, given the tokens of its document up to it."""
+    """The cross entropy of each label, given the tokens of its document up to it.
+
+    `few_labels` says that most tokens have none, as where only answers are learned. Scores over the vocabulary are
+    then computed for the others alone. How many these are differs from batch to batch, so this part is not compiled.
+    """
+
+    def __init__(self, few_labels: bool = False) -> None:
+        self._few_labels = few_labels
 
     def count(self, batch: Batch) -> Tensor:
         """The number of tokens with a label: a scalar, int64."""
@@ -22,5 +30,19 @@ class NextToken:
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross entropy summed over all labels, in nats, times the batch's weights where it has some."""
         hidden_BTD = model(batch.input_ids, batch.position_ids, batch.document_ids)
-        loss = chunked_cross_entropy_sum(hidden_BTD, model.head_weight, batch.labels, batch.weights)
-        return loss, {}
+        cross_entropy_sum = _labelled_cross_entropy_sum if self._few_labels else chunked_cross_entropy_sum
+        return cross_entropy_sum(hidden_BTD, model.head_weight, batch.labels, batch.weights), {}
+
+
+@torch.compiler.disable
+def _labelled_cross_entropy_sum(
+    hidden_BTD: Tensor, head_weight_VD: Tensor, labels_BT: Tensor, weights_BT: Tensor | None
+) -> Tensor:
+    """`chunked_cross_entropy_sum` of the tokens with a label, put together as one row."""
+    is_labelled_BT = labels_BT != IGNORE_INDEX
+    return chunked_cross_entropy_sum(
+        hidden_BTD[is_labelled_BT][None],
+        head_weight_VD,
+        labels_BT[is_labelled_BT][None],
+        None if weights_BT is None else weights_BT[is_labelled_BT][None],
+    )

@@ -46,5 +46,6 @@ def run(context: StageContext) -> dict[str, Any]:
         f"{n_too_long:,} left out as longer than a row",
         highlight=False,
     )
-    facts = train_stage(context, section, model, tokenizer, MemoryDocuments(training), MemoryDocuments(validation))
+    documents = MemoryDocuments(training), MemoryDocuments(validation)
+    facts = train_stage(context, section, model, tokenizer, *documents, few_labels=True)
     return facts | {"conversations": len(training) + len(validation), "conversations_too_long": n_too_long}

@@ -31,11 +31,13 @@ def train_stage(
     training: Documents,
     validation: Documents,
     floor_bits_per_byte: float | None = None,
+    few_labels: bool = False,
 ) -> dict[str, Any]:
     """Train `model` to predict the next token of `training`, and leave what came of it in the stage's folder.
 
     Writes checkpoints/, metrics.jsonl, curve.svg and final/ (the model and its tokenizer, as transformers reads them).
-    Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known.
+    Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
+    most tokens of the training documents are not to be learned.
     """
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
@@ -64,7 +66,7 @@ def train_stage(
 
     trainer = Trainer(
         model=model,
-        objective=NextToken(),
+        objective=NextToken(few_labels=few_labels),
         loader=loader,
         optimizer=build_optimizer(model, section),
         section=section,

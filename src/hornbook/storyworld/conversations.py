@@ -15,7 +15,9 @@ from hornbook.storyworld.world import others
 T = TypeVar("T")
 
 IN_SHORT = "Answer in one word."
-QUESTIONS_OF_A_STORY = 4
+# As many as make a conversation about as long as a row of 256 tokens.
+QUESTIONS_OF_A_SCENE = 10
+QUESTIONS_OF_A_STORY = 6
 
 
 class Message(TypedDict):
@@ -61,19 +63,19 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
 def about_a_scene(chance: Chance) -> Conversation:
     """The opening of a story and several questions about it, one a turn."""
     story = Story(chance)
-    return _asked_about(chance, "".join(open_story(story)), story, in_short=False)
+    return _asked_about(chance, "".join(open_story(story)), story, QUESTIONS_OF_A_SCENE, in_short=False)
 
 
 def about_a_story(chance: Chance) -> Conversation:
     """A story and several questions about it, one a turn; now and then to be answered in short."""
     story = Story(chance)
     text = "".join(tell(story))
-    return _asked_about(chance, text, story, in_short=chance.happens(0.1))
+    return _asked_about(chance, text, story, QUESTIONS_OF_A_STORY, in_short=chance.happens(0.1))
 
 
-def _asked_about(chance: Chance, text: str, story: Story, in_short: bool) -> Conversation:
+def _asked_about(chance: Chance, text: str, story: Story, n_questions: int, in_short: bool) -> Conversation:
     turns: Conversation = [system(IN_SHORT)] if in_short else []
-    for number, probe in enumerate(_draw(chance, probes(story.world), QUESTIONS_OF_A_STORY)):
+    for number, probe in enumerate(_draw(chance, probes(story.world), n_questions)):
         turns.append(user(probe.question if number else f"{text}\n\n{probe.question}"))
         turns.append(assistant(probe.short_answer if in_short else probe.answer))
     return turns

@@ -18,8 +18,9 @@ from hornbook.storyworld.world import Person, Thing, World, lexicon, names, othe
 MAX_PEOPLE = 4
 ANOTHER_PERSON = 0.8  # probability that a third person is introduced, and then a fourth
 KNOWN_PLACE = 0.6  # probability that somebody is, or goes, where somebody or something is already
-MIN_SENTENCES, MAX_SENTENCES = 3, 7  # of a paragraph after the opening
-ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least MIN_SENTENCES goes on
+STORY_SENTENCES = (3, 7)  # fewest and most of a paragraph after the opening
+STILL_LIFE_SENTENCES = (8, 16)
+ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least its fewest sentences goes on
 N_PARAGRAPHS = 3  # the opening among them
 
 
@@ -82,31 +83,21 @@ def introduce(story: Story) -> Iterator[str]:
         person.place = draw_place(story)
         return person.place
 
-    def colour() -> str:
+    def a_colour() -> str:
         thing.colour = chance.pick(others(lexicon()["colours"], [t.colour for t in world.things]))
-        return thing.colour
+        return a(thing.colour)
 
     def noun() -> str:
         thing.noun = chance.pick(others(lexicon()["things"], [t.noun for t in world.things]))
-        return a(thing.noun)
+        return thing.noun
 
     wordings = (
-        " {name} the {role} was at the {place} and had {a_noun}. The {same_noun} was {colour}.",
-        " At the {place} was {name} the {role}. {same_name} had {a_noun}, and the {same_noun} was {colour}.",
-        " {name} was the {role}. {same_name} was at the {place} with {a_noun}. The {same_noun} was {colour}.",
-        " {name} the {role} felt {mood}. {same_name} was at the {place} with {a_noun}. The {same_noun} was {colour}.",
+        " {name} the {role} was at the {place} with {a_colour} {noun}.",
+        " At the {place} was {name} the {role} with {a_colour} {noun}.",
+        " At the {place}, {name} the {role} had {a_colour} {noun}.",
+        " {name} the {role} felt {mood} and was at the {place} with {a_colour} {noun}.",
     )
-    yield from story.say(
-        wordings,
-        name=name,
-        same_name=lambda: person.name,
-        role=role,
-        mood=mood,
-        place=place,
-        a_noun=noun,
-        same_noun=lambda: thing.noun,
-        colour=colour,
-    )
+    yield from story.say(wordings, name=name, role=role, mood=mood, place=place, a_colour=a_colour, noun=noun)
     world.people.append(person)
     world.things.append(thing)
 
@@ -370,21 +361,23 @@ def tell(story: Story) -> Iterator[str]:
     yield from open_story(story)
     for _ in range(1, N_PARAGRAPHS):
         yield "\n\n"
-        yield from tell_paragraph(story, lambda world: happenings(world) + reports(world) + asides())
+        yield from tell_paragraph(story, lambda world: happenings(world) + reports(world) + asides(), *STORY_SENTENCES)
 
 
 def tell_still_life(story: Story) -> Iterator[str]:
     """A story in which nothing happens: who is where with what, and the same again in other words."""
     yield from open_story(story)
     yield "\n\n"
-    yield from tell_paragraph(story, reports)
+    yield from tell_paragraph(story, reports, *STILL_LIFE_SENTENCES)
 
 
-def tell_paragraph(story: Story, options: Callable[[World], list[tuple[float, Sentence]]]) -> Iterator[str]:
-    """A few sentences, each drawn among those that are possible when its turn comes."""
-    for n_told in range(1, MAX_SENTENCES + 1):
+def tell_paragraph(
+    story: Story, options: Callable[[World], list[tuple[float, Sentence]]], fewest: int, most: int
+) -> Iterator[str]:
+    """From `fewest` to `most` sentences, each drawn among those that are possible when its turn comes."""
+    for n_told in range(1, most + 1):
         sentence = story.chance.weigh(options(story.world))
         yield from sentence(story)
-        if n_told == MAX_SENTENCES or (n_told >= MIN_SENTENCES and not story.chance.happens(ANOTHER_SENTENCE)):
+        if n_told == most or (n_told >= fewest and not story.chance.happens(ANOTHER_SENTENCE)):
             return
         yield " "
