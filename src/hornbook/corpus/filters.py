@@ -78,22 +78,29 @@ def broken_rules(text: "Expression", section: FilterSection) -> "Expression":
 
 def edit_lines(text: "Expression", section: FilterSection) -> "Expression":
     """The texts without the lines that C4 leaves out, where the recipe wants that; else as they are."""
-    if section.c4_edit is None:
+    edit = line_editor(section)
+    if edit is None:
         return text
     daft = load_daft()
-    edit = partial(
-        c4.edit_text,
-        unit=section.c4_edit,
-        ends_with_punctuation=section.c4_line_end is not None,
-        min_words=section.c4_min_line_words,
-        max_word_length=section.c4_max_line_word_length,
-    )
 
     @daft.func.batch(return_dtype=daft.DataType.string())
     def edit_batch(texts):  # type: ignore[no-untyped-def]
         return [None if text is None else edit(text) for text in texts.to_pylist()]
 
     return edit_batch(text)
+
+
+def line_editor(section: FilterSection) -> Callable[[str], str] | None:
+    """What `edit_lines` does to one text, or None if the recipe wants no editing."""
+    if section.c4_edit is None:
+        return None
+    return partial(
+        c4.edit_text,
+        unit=section.c4_edit,
+        ends_with_punctuation=section.c4_line_end is not None,
+        min_words=section.c4_min_line_words,
+        max_word_length=section.c4_max_line_word_length,
+    )
 
 
 def rules_broken_by(texts: pyarrow.Array, section: FilterSection) -> pyarrow.Array:
