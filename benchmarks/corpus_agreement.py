@@ -43,7 +43,7 @@ def compare(worker: Worker, documents: list[tuple[str, str]], file: TextIO) -> b
     """Print how often both agree on each filter; whether all reach the target with the same splitter."""
     is_good = True
     print(f"{len(documents):,} documents\n{'filter':22} {'splitter':8} {'kept':>5} {'agree':>8} differ  same text")
-    for splitter in ("regex", "spacy"):
+    for splitter in ("ours", "spacy"):
         for name, section in SECTIONS.items():
             worker.ask(splitter, [name], with_texts=True)
             edit = filters.line_editor(section) or str

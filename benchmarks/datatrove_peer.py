@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hornbook.corpus.character_kinds import WORD_PATTERN
 from hornbook.corpus.rules.c4 import SENTENCE_PATTERN
-from hornbook.corpus.text_batch import WORD_PATTERN
 from hornbook.filter_presets import C4, FINEWEB, GOPHER
 from hornbook.recipe import FilterSection
 

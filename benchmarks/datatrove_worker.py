@@ -1,14 +1,16 @@
 """datatrove's side of the corpus benchmarks. It runs in an environment of its own, with datatrove, spaCy and regex.
 
 The first line of standard input names the documents (a JSON file with a list of texts) and the patterns of our
-own splitter. Each further line asks for one run: {"splitter": "regex" or "spacy", "filters": [...], "first":
-0, "step": 1}. Each answer is one line: why each document was dropped (null where it was kept), the texts of
-those kept if they are asked for, and the seconds that the filters took.
+own splitter. Each further line asks for one run: {"splitter": "ours", "fastest" or "spacy", "filters": [...],
+"first": 0, "step": 1}. Each answer is one line: why each document was dropped (null where it was kept), the texts of
+those kept if they are asked for, and the seconds that the filters took, on the clock and of the processor.
 """
 
 import json
+import re
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 import regex
@@ -34,14 +36,14 @@ FILTERS = {
 
 
 class RegexTokenizer(WordTokenizer):
-    """Words and sentences by our patterns."""
+    """Words and sentences by patterns."""
 
-    def __init__(self, word_pattern: str, sentence_pattern: str) -> None:
+    def __init__(self, split_words: Callable[[str], list[str]], sentence_pattern: str) -> None:
         super().__init__()
-        self.words, self.sentences = regex.compile(word_pattern), regex.compile(sentence_pattern)
+        self.split_words, self.sentences = split_words, re.compile(sentence_pattern)
 
     def word_tokenize(self, text: str) -> list[str]:
-        return [match.group() for match in self.words.finditer(text)]
+        return self.split_words(text)
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         return [(match.start(), min(match.end(), len(text))) for match in self.sentences.finditer(text + "\n")]
@@ -56,11 +58,12 @@ def run(texts: list[str], language: WordTokenizer | str, names: list[str]) -> di
     documents = [Document(text, str(number)) for number, text in enumerate(texts)]
     reasons: list[str | None] = []
     datatrove_text.split_into_parts.cache_clear()
-    started = time.perf_counter()
+    cpu_started, started = time.process_time(), time.perf_counter()
     for document in documents:
         reasons.append(next((why for step in filters if (why := judge(step, document))), None))
     return {
         "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
         "reasons": reasons,
         "texts": [None if why else document.text for document, why in zip(documents, reasons, strict=True)],
     }
@@ -80,13 +83,19 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     with open(setup["documents"], encoding="utf-8") as file:
         texts = json.load(file)
-    regex_tokenizer = RegexTokenizer(setup["word_pattern"], setup["sentence_pattern"])
+    ours, sentences = regex.compile(setup["word_pattern"]), setup["sentence_pattern"]
+    splitters = {
+        "ours": RegexTokenizer(lambda text: [match.group() for match in ours.finditer(text)], sentences),
+        # About the least that a regular expression can do, and three times as fast as our pattern.
+        "fastest": RegexTokenizer(re.compile(r"\w+|[^\w\s]").findall, sentences),
+        "spacy": "en",
+    }
     # What datatrove prints would stand between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         request = json.loads(line)
-        language = regex_tokenizer if request["splitter"] == "regex" else "en"
-        answer = run(texts[request["first"] :: request["step"]], language, request["filters"])
+        sample = texts[request["first"] :: request["step"]]
+        answer = run(sample, splitters[request["splitter"]], request["filters"])
         if not request["with_texts"]:
             del answer["texts"]
         print(json.dumps(answer), file=answers, flush=True)

@@ -8,7 +8,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornbook.corpus.text_batch import WORD_PATTERN, Pieces, TextBatch, text_batches
+from hornbook.corpus.character_kinds import WORD_PATTERN
+from hornbook.corpus.text_batch import Pieces, TextBatch, text_batches
 
 # Few characters, so that words, lines and n-grams repeat; every kind is there, and some need two UTF-16 units.
 MESSY_TEXTS = st.lists(st.text(alphabet="aab1 \n\n.,'’-é…“_ \t😀", max_size=40), min_size=1, max_size=6)

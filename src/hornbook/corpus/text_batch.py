@@ -3,54 +3,22 @@
 The quality rules ask for these again and again. They are made once for a batch of texts, all texts together,
 and only when a rule asks for them. Equal words and equal lines are found by dictionaries of whole strings,
 not by hashes, so all counts are exact.
-
-A word is a run of letters, marks and digits, also across a single point or comma between two of them ("3.5").
-An apostrophe between two of them begins a new word ("Mara", "'s"). Any other character that is no blank is a
-word by itself, or together with its repetitions ("...", "--"). That is close to how spaCy cuts English.
-WORD_PATTERN says the same.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy
 import pyarrow
 import pyarrow.compute
-import regex
 
-# For the package `regex`, which takes five to ten times as long as the arrays below, and gives the same words.
-WORD_PATTERN = (
-    r"(?:(?<=[\p{L}\p{M}\p{N}_])['’])?[\p{L}\p{M}\p{N}_]+(?:[.,][\p{L}\p{M}\p{N}_]+)*"
-    r"|([^\p{L}\p{M}\p{N}_\s])\1*"
-)
-# What a character can be, as bits.
-BLANK, WORD, CONNECTOR, APOSTROPHE, LETTER, PLAIN, SENTENCE_END = 1, 2, 4, 8, 16, 32, 64
-_KINDS = {
-    BLANK: r"\s",
-    WORD: r"[\p{L}\p{M}\p{N}_]",
-    CONNECTOR: r"[.,]",
-    APOSTROPHE: r"['’]",
-    LETTER: r"\p{L}",
-    PLAIN: r"[^\p{P}\p{S}\p{Cc}\s]",
-    SENTENCE_END: r"\p{Sentence_Terminal}",
-}
+from hornbook.corpus.character_kinds import APOSTROPHE, BLANK, CONNECTOR, WORD, code_points, kinds_of_all_characters
+
 _NEWLINE = 10
 # Arrays of this many characters stay in a core's cache: larger batches take half as long again.
 _CHARACTERS_AT_ONCE = 2**17
-
-
-@cache
-def _kinds_of_all_characters() -> numpy.ndarray:
-    """The kinds of every character of Unicode, by its code point."""
-    kinds = numpy.zeros(0x110000, numpy.uint8)
-    surrogates = range(0xD800, 0xE000)
-    everything = "".join(chr(point) for point in range(0x110000) if point not in surrogates)
-    for kind, pattern in _KINDS.items():
-        of_this_kind = "".join(regex.findall(f"{pattern}+", everything))
-        kinds[_code_points(of_this_kind)] |= kind
-    return kinds
 
 
 @dataclass(frozen=True)
@@ -82,7 +50,8 @@ class Pieces:
 
     def sum(self, of_pieces: numpy.ndarray) -> numpy.ndarray:
         """The sum over the pieces of each text."""
-        return _sum_between(of_pieces, self.first)
+        total = numpy.append(0, numpy.cumsum(of_pieces))
+        return total[self.first[1:]] - total[self.first[:-1]]
 
 
 @dataclass(frozen=True)
@@ -112,12 +81,12 @@ class TextBatch:
     @cached_property
     def characters(self) -> numpy.ndarray:
         """Code points of all texts, each with a newline after it."""
-        return self._bytes if self._is_ascii else _code_points(str(self._bytes.data, "utf-8"))
+        return self._bytes if self._is_ascii else code_points(str(self._bytes.data, "utf-8"))
 
     @cached_property
     def kinds(self) -> numpy.ndarray:
         """The kinds of each character, as bits."""
-        return _kinds_of_all_characters()[self.characters]
+        return kinds_of_all_characters()[self.characters]
 
     @cached_property
     def words(self) -> Pieces:
@@ -128,9 +97,7 @@ class TextBatch:
         in_word[1:-1] |= can_join[1:-1] & in_word[:-2] & in_word[2:]
         not_blank = (kinds & BLANK) == 0
         is_apostrophe = (kinds[1:] & APOSTROPHE) != 0
-        goes_on = (in_word[1:] & in_word[:-1] & ~is_apostrophe) | (
-            ~in_word[1:] & (characters[1:] == characters[:-1])
-        )
+        goes_on = (in_word[1:] & in_word[:-1] & ~is_apostrophe) | (~in_word[1:] & (characters[1:] == characters[:-1]))
         start = numpy.flatnonzero(numpy.append(True, ~goes_on) & not_blank)
         end = numpy.flatnonzero(numpy.append(~goes_on, True) & not_blank) + 1
         return self._pieces(start, end)
@@ -173,18 +140,21 @@ class TextBatch:
     def paragraphs(self) -> Pieces:
         """What empty lines part, without the blanks at the ends of the whole text."""
         lines, words = self.lines, self.words
-        is_first = numpy.append(True, lines.start[1:] > lines.end[:-1] + 1)
-        is_first[lines.first[:-1][lines.count > 0]] = True
-        is_last = numpy.append(is_first[1:], True)[: len(is_first)]
-        is_first = is_first[: len(lines.start)]
-        start, end = lines.start[is_first], lines.end[is_last[: len(lines.end)]]
-        text = lines.text[is_first]
-        # A text without words has blanks only: its bounds are those of some other text, and nothing is left.
-        bounds = numpy.append(words.start, [0]), numpy.append(words.end, [0])
-        start = numpy.maximum(start, bounds[0][words.first[:-1]][text])
-        end = numpy.minimum(end, bounds[1][words.first[1:] - 1][text])
+        goes_on = (lines.start[1:] == lines.end[:-1] + 1) & (numpy.diff(lines.text) == 0)
+        begins = numpy.append(True, ~goes_on)[: len(lines.start)]
+        ends = numpy.append(~goes_on, True)[: len(lines.start)]
+        text = lines.text[begins]
+        # In a text without words this takes a later word's start and an earlier one's end, and nothing is left.
+        start = numpy.maximum(lines.start[begins], numpy.append(words.start, 0)[words.first[:-1]][text])
+        end = numpy.minimum(lines.end[ends], numpy.append(words.end, 0)[words.first[1:] - 1][text])
         is_some = end > start
         return self._pieces(start[is_some], end[is_some])
+
+    @cached_property
+    def line_is_blank(self) -> numpy.ndarray:
+        """Which of the `lines` have nothing but blanks."""
+        first, last = self.first_and_last_word(self.lines)
+        return last < first
 
     @cached_property
     def line_is_repeated(self) -> numpy.ndarray:
@@ -201,9 +171,10 @@ class TextBatch:
         starts = self.words.start
         return numpy.searchsorted(starts, pieces.start), numpy.searchsorted(starts, pieces.end) - 1
 
-    def sum(self, of_characters: numpy.ndarray) -> numpy.ndarray:
-        """The sum over the characters of each text, with the newline after it."""
-        return _sum_between(of_characters, self._text_start)
+    def count(self, is_counted: numpy.ndarray) -> numpy.ndarray:
+        """How many characters of each text are marked in an array with one entry for each character."""
+        place = numpy.flatnonzero(is_counted)
+        return numpy.diff(numpy.searchsorted(place, self._text_start))
 
     def repeats(self, n: int) -> Repeats:
         """The n-grams of words that their text has more than once.
@@ -271,15 +242,6 @@ def text_batches(texts: pyarrow.Array) -> Iterator[TextBatch]:
     bounds = numpy.append(numpy.flatnonzero(numpy.diff(part, prepend=-1)), len(texts))
     for start, end in itertools.pairwise(bounds):
         yield TextBatch(texts[start:end])
-
-
-def _code_points(text: str) -> numpy.ndarray:
-    return numpy.frombuffer(text.encode("utf-32-le"), numpy.uint32)
-
-
-def _sum_between(values: numpy.ndarray, first: numpy.ndarray) -> numpy.ndarray:
-    total = numpy.append(0, numpy.cumsum(values))
-    return total[first[1:]] - total[first[:-1]]
 
 
 def _pair(high: numpy.ndarray, low: numpy.ndarray) -> numpy.ndarray:

@@ -13,7 +13,15 @@ C4_EDIT = partial(c4.edit_text, unit="lines", ends_with_punctuation=True, min_wo
 
 @pytest.mark.parametrize(
     "line",
-    ["It is late.", "Is it late?", "It is late!", 'He said "late"', "She said 'late'", "  It is late.  ", "It {is} late."],
+    [
+        "It is late.",
+        "Is it late?",
+        "It is late!",
+        'He said "late"',
+        "She said 'late'",
+        "  It is late.  ",
+        "It {is} late.",
+    ],
 )
 def test_prose_stays(line):
     assert C4_EDIT(line) == line.strip()

@@ -10,8 +10,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hornbook.corpus.character_kinds import WORD_PATTERN
 from hornbook.corpus.rules import fineweb, repetition
-from hornbook.corpus.text_batch import WORD_PATTERN, TextBatch
+from hornbook.corpus.text_batch import TextBatch
 
 WORD_LISTS = st.lists(st.sampled_from(["a", "bb", "c", "é", "the", ".", "it's"]), max_size=60)
 REPETITIVE_TEXTS = st.lists(

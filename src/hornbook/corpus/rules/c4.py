@@ -4,6 +4,7 @@ Transformer", section 2.2, with what its published code adds (TensorFlow Dataset
 C4 first edits a text line by line (`edit_text`) and then judges what is left.
 """
 
+import itertools
 import re
 from typing import Literal
 
@@ -15,7 +16,16 @@ from hornbook.corpus.text_batch import TextBatch
 # A sentence ends with its mark, closing quotes and brackets, and a blank, or else with its line.
 SENTENCE_PATTERN = r"""[.!?…]["'”’)\]]*[ \t\n]+|[^ \t\n][ \t]*\n[ \t\n]*"""
 TERMINAL_PUNCTUATION = (".", "?", "!", '"', "'")
-POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+# In small letters; a line with one of them speaks of the site and not of its subject.
+NOTICES = (
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 _SENTENCE_END = re.compile(SENTENCE_PATTERN)
 
@@ -27,7 +37,7 @@ def sentence_count(batch: TextBatch) -> numpy.ndarray:
 
 def curly_bracket_count(batch: TextBatch) -> numpy.ndarray:
     """Number of opening curly brackets: they stand in programs. C4 keeps texts without any."""
-    return batch.sum(batch.characters == ord("{"))
+    return batch.count(batch.characters == ord("{"))
 
 
 def lorem_ipsum_count(batch: TextBatch) -> numpy.ndarray:
@@ -44,7 +54,7 @@ def edit_text(
 ) -> str:
     """The lines, or the sentences, that C4 keeps of a text, without marks of citations ("[3]").
 
-    It leaves out those that mention JavaScript or a site's policy. None switches a threshold off.
+    It leaves out those with one of NOTICES. None switches a threshold off.
 
     Args:
         text: a text.
@@ -53,26 +63,32 @@ def edit_text(
         min_words: leave out what has fewer words, as blanks part them. C4 takes 3.
         max_word_length: leave out what has a word of more characters. C4's code takes 1,000.
     """
+    has_notice = _has_notice(text)
     kept = []
     for piece, gap in _sentences(text) if unit == "sentences" else ((line, "\n") for line in text.splitlines()):
-        line = piece.strip()
-        words = line.split()
-        if max_word_length is not None and len(line) > max_word_length and max(map(len, words)) > max_word_length:
-            continue
-        line = _CITATION.sub("", line) if "[" in line else line
+        whole = piece.strip()
+        line = _CITATION.sub("", whole) if "[" in whole else whole
         if ends_with_punctuation and (not line.endswith(TERMINAL_PUNCTUATION) or line.endswith("...")):
             continue
+        # The published code counts words before it takes out citations.
+        words = whole.split()
         if min_words is not None and len(words) < min_words:
             continue
-        lower = line.lower()
-        if "javascript" in lower or any(policy in lower for policy in POLICIES):
+        if max_word_length is not None and max(map(len, words), default=0) > max_word_length:
+            continue
+        if has_notice and _has_notice(line):
             continue
         kept += [line, gap]
     return "".join(kept).strip()
 
 
+def _has_notice(text: str) -> bool:
+    lower = text.lower()
+    return any(notice in lower for notice in NOTICES)
+
+
 def _sentences(text: str) -> list[tuple[str, str]]:
     """The sentences, each with the blank to put after it: a newline where its line ended."""
     ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text + "\n"))]
-    sentences = [(text + "\n")[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    sentences = [(text + "\n")[start:end] for start, end in itertools.pairwise(ends)]
     return [(s, "\n" if "\n" in s[len(s.rstrip()) :] else " ") for s in sentences]

@@ -6,8 +6,9 @@ Lines that are blank do not count.
 
 import numpy
 
+from hornbook.corpus.character_kinds import SENTENCE_END
 from hornbook.corpus.rules.ratio import ratio
-from hornbook.corpus.text_batch import SENTENCE_END, TextBatch
+from hornbook.corpus.text_batch import TextBatch
 
 SHORT_LINE_CHARACTERS = 30
 _NEWLINE = ord("\n")
@@ -21,13 +22,13 @@ def punctuated_line_fraction(batch: TextBatch) -> numpy.ndarray:
 
 def short_line_fraction(batch: TextBatch) -> numpy.ndarray:
     """Share of the lines of at most 30 characters. FineWeb keeps up to 0.67."""
-    is_short = (batch.lines.length <= SHORT_LINE_CHARACTERS) & _is_not_blank(batch)
+    is_short = (batch.lines.length <= SHORT_LINE_CHARACTERS) & ~batch.line_is_blank
     return ratio(batch.lines.sum(is_short), _line_count(batch))
 
 
 def repeated_line_character_fraction(batch: TextBatch) -> numpy.ndarray:
     """Share of the characters, newlines aside, in lines that stood in the text before. FineWeb keeps up to 0.01."""
-    is_repeated = batch.line_is_repeated & _is_not_blank(batch)
+    is_repeated = batch.line_is_repeated & ~batch.line_is_blank
     n_characters = batch.n_characters - _newline_count(batch)
     return ratio(batch.lines.sum(batch.lines.length * is_repeated), n_characters)
 
@@ -37,14 +38,9 @@ def newline_to_word_ratio(batch: TextBatch) -> numpy.ndarray:
     return ratio(_newline_count(batch), batch.words.count)
 
 
-def _is_not_blank(batch: TextBatch) -> numpy.ndarray:
-    first, last = batch.first_and_last_word(batch.lines)
-    return last >= first
-
-
 def _line_count(batch: TextBatch) -> numpy.ndarray:
-    return batch.lines.sum(_is_not_blank(batch))
+    return batch.lines.sum(~batch.line_is_blank)
 
 
 def _newline_count(batch: TextBatch) -> numpy.ndarray:
-    return batch.sum(batch.characters == _NEWLINE) - 1
+    return batch.count(batch.characters == _NEWLINE) - 1

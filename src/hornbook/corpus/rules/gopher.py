@@ -9,8 +9,9 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
+from hornbook.corpus.character_kinds import LETTER, PLAIN
 from hornbook.corpus.rules.ratio import ratio
-from hornbook.corpus.text_batch import LETTER, PLAIN, TextBatch
+from hornbook.corpus.text_batch import TextBatch
 
 # "contains at least two of the following English words"
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -31,8 +32,8 @@ def mean_word_length(batch: TextBatch) -> numpy.ndarray:
 def symbol_to_word_ratio(batch: TextBatch) -> numpy.ndarray:
     """Hash signs for each word, or ellipses for each word, whichever are more. Gopher keeps up to 0.1."""
     points = pyarrow.compute.count_substring(batch.texts, "...").to_numpy()
-    ellipses = points + batch.sum(batch.characters == _ELLIPSIS)
-    return ratio(numpy.maximum(batch.sum(batch.characters == _HASH), ellipses), batch.words.count)
+    ellipses = points + batch.count(batch.characters == _ELLIPSIS)
+    return ratio(numpy.maximum(batch.count(batch.characters == _HASH), ellipses), batch.words.count)
 
 
 def bullet_line_fraction(batch: TextBatch) -> numpy.ndarray:
