@@ -22,6 +22,10 @@ from hornbook.corpus.text_batch import text_batches
 from hornbook.recipe import FilterSection
 
 TARGET = 0.995
+EXPLANATIONS = {
+    "ours": "the same words and sentences: the rule itself is counted in another way",
+    "spacy": "spaCy finds other words or sentences, and what is measured is close to its threshold",
+}
 
 
 def main() -> None:
@@ -67,6 +71,7 @@ def compare(worker: Worker, documents: list[tuple[str, str]], file: TextIO) -> b
                     "datatrove": answer["reasons"][n] or "kept",
                     "ours": rules[n] or "kept",
                     "measured": measured(texts[n], section),
+                    "explanation": EXPLANATIONS[splitter],
                 }
                 print(json.dumps(row, ensure_ascii=False), file=file)
     return is_good

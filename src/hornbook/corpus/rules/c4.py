@@ -89,6 +89,7 @@ def _has_notice(text: str) -> bool:
 
 def _sentences(text: str) -> list[tuple[str, str]]:
     """The sentences, each with the blank to put after it: a newline where its line ended."""
-    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text + "\n"))]
-    sentences = [(text + "\n")[start:end] for start, end in itertools.pairwise(ends)]
+    closed_text = text + "\n"
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(closed_text))]
+    sentences = [closed_text[start:end] for start, end in itertools.pairwise(ends)]
     return [(s, "\n" if "\n" in s[len(s.rstrip()) :] else " ") for s in sentences]
