@@ -4,8 +4,8 @@ The rules are published ones: those of Gopher, C4 and FineWeb, and the language.
 dropped with the names of all the rules that it broke, so that the report can say what each rule costs. What
 each rule counts, and where it was published, stands in `hornbook.corpus.rules`.
 
-All rules of a batch of texts are computed in one go, over arrays, so that words and lines are cut once: the
-engine's own regular expressions take twice as long to cut the words alone.
+All rules of a batch of texts are computed in one go, over arrays, so that words and lines are cut once. The
+engine's own regular expressions take about as long to cut the words alone.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,7 @@ import pyarrow.compute
 from hornbook.corpus.character_kinds import APOSTROPHE, BLANK, CONNECTOR, WORD, code_points, kinds_of_all_characters
 
 _NEWLINE = 10
-# Arrays of this many characters stay in a core's cache: larger batches take half as long again.
+# Arrays of this many characters stay in a core's cache, and a long text cannot make a batch of many.
 _CHARACTERS_AT_ONCE = 2**17
 
 
