@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hornbook.errors import UserError
+from hornbook.filter_presets import with_presets
 from hornbook.problems import problems_of
 from hornbook.recipe_checks import problems_across_fields
 from hornbook.toml_text import to_toml
@@ -34,9 +35,24 @@ def _off_as_none(value: Any) -> Any:
     return None if value == SWITCHED_OFF else value
 
 
+def _presets(value: Any) -> Any:
+    """A word, or None, may stand for no preset at all."""
+    return () if value in (None, "none", SWITCHED_OFF) else _as_tuple(value)
+
+
+def _rule(description: str) -> Any:
+    """A field that is off where neither the recipe nor its preset sets it.
+
+    The default is the word and not None, so that a rule that was switched off is spelled out as such.
+    """
+    return Field(SWITCHED_OFF, validate_default=True, description=description)
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
+Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
 Threshold = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
+Language = Annotated[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None, BeforeValidator(_off_as_none)]
 CountThreshold = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
 
 
@@ -71,25 +87,66 @@ class CleaningSection(Section):
 
 
 class FilterSection(Section):
-    """Quality rules that a document has to pass; "off" switches a rule off."""
+    """Quality rules that a document has to pass; "off" switches a rule off.
 
-    min_words: CountThreshold = Field(5, description="Fewest words (Gopher's rule; the paper takes 50).")
-    max_words: CountThreshold = Field(100_000, description="Most words (Gopher).")
-    min_mean_word_length: Threshold = Field(3.0, description="Least mean length of words, in letters (Gopher).")
-    max_mean_word_length: Threshold = Field(10.0, description="Greatest mean length of words (Gopher).")
-    max_symbol_to_word_ratio: Threshold = Field(0.1, description="Most # and ellipses for each word (Gopher).")
-    min_alphabetic_word_fraction: Threshold = Field(
-        0.8, description="Least share of words that have a letter (Gopher)."
+    The preset names sets of published rules, with their published thresholds; a later one wins over an
+    earlier one, and any field that is given wins over all of them. The basic set is Gopher's, loosened so
+    that short texts pass: the published one is meant for pages of 50 words and more.
+    """
+
+    preset: Presets = Field(
+        ("basic",),
+        description="Sets of rules: basic, gopher, c4, fineweb; none for no rule but those given. Several add up.",
     )
-    min_stop_words: CountThreshold = Field(
-        2, description="Fewest different common English words, such as the, of, and (Gopher)."
+    min_words: CountThreshold = _rule("Fewest words (Gopher: 50).")
+    max_words: CountThreshold = _rule("Most words (Gopher: 100,000).")
+    min_mean_word_length: Threshold = _rule("Least mean length of words, in characters (Gopher: 3).")
+    max_mean_word_length: Threshold = _rule("Greatest mean length of words (Gopher: 10).")
+    max_symbol_to_word_ratio: Threshold = _rule("Most # for each word, and most ellipses (Gopher: 0.1).")
+    max_bullet_line_fraction: Threshold = _rule("Greatest share of lines that begin with a bullet (Gopher: 0.9).")
+    max_ellipsis_line_fraction: Threshold = _rule("Greatest share of lines that end with an ellipsis (Gopher: 0.3).")
+    min_alphabetic_word_fraction: Threshold = _rule("Least share of words and marks that have a letter (Gopher: 0.8).")
+    min_stop_words: CountThreshold = _rule("Fewest different stop words: the, be, to, of, ... (Gopher: 2).")
+    max_duplicate_line_fraction: Threshold = _rule("Greatest share of lines that repeat an earlier one (Gopher: 0.3).")
+    max_duplicate_line_character_fraction: Threshold = _rule(
+        "Greatest share of characters in such lines (Gopher: 0.2)."
     )
-    max_duplicate_line_fraction: Threshold = Field(
-        0.3, description="Greatest share of lines that repeat an earlier line (Gopher)."
+    max_duplicate_paragraph_fraction: Threshold = _rule("Greatest share of paragraphs that repeat one (Gopher: 0.3).")
+    max_duplicate_paragraph_character_fraction: Threshold = _rule(
+        "Greatest share of characters in such paragraphs (Gopher: 0.2)."
     )
-    language: Annotated[Literal["en"] | None, BeforeValidator(_off_as_none)] = Field(
-        None, description="Keep only documents in this language."
+    max_top_2gram_character_fraction: Threshold = _rule("Greatest share of the most frequent 2-gram (Gopher: 0.2).")
+    max_top_3gram_character_fraction: Threshold = _rule("Greatest share of the most frequent 3-gram (Gopher: 0.18).")
+    max_top_4gram_character_fraction: Threshold = _rule("Greatest share of the most frequent 4-gram (Gopher: 0.16).")
+    max_duplicate_5gram_character_fraction: Threshold = _rule("Greatest share of repeated 5-grams (Gopher: 0.15).")
+    max_duplicate_6gram_character_fraction: Threshold = _rule("Greatest share of repeated 6-grams (Gopher: 0.14).")
+    max_duplicate_7gram_character_fraction: Threshold = _rule("Greatest share of repeated 7-grams (Gopher: 0.13).")
+    max_duplicate_8gram_character_fraction: Threshold = _rule("Greatest share of repeated 8-grams (Gopher: 0.12).")
+    max_duplicate_9gram_character_fraction: Threshold = _rule("Greatest share of repeated 9-grams (Gopher: 0.11).")
+    max_duplicate_10gram_character_fraction: Threshold = _rule("Greatest share of repeated 10-grams (Gopher: 0.1).")
+    c4_edit: Annotated[Literal["lines", "sentences"] | None, BeforeValidator(_off_as_none)] = _rule(
+        "Leave out lines, or sentences, that C4 leaves out, before the text is judged (C4: lines).",
     )
+    c4_line_end: Annotated[Literal["punctuation"] | None, BeforeValidator(_off_as_none)] = _rule(
+        "What a line has to end with to stay in (C4: punctuation)."
+    )
+    c4_min_line_words: CountThreshold = _rule("Fewest words of a line to stay in (C4: 3).")
+    c4_max_line_word_length: CountThreshold = _rule("Longest word of a line to stay in (C4: 1000).")
+    min_sentences: CountThreshold = _rule("Fewest sentences (C4: 5).")
+    max_curly_brackets: CountThreshold = _rule("Most opening curly brackets (C4: 0).")
+    max_lorem_ipsum: CountThreshold = _rule('Most occurrences of "lorem ipsum" (C4: 0).')
+    min_punctuated_line_fraction: Threshold = _rule("Least share of lines that end a sentence (FineWeb: 0.12).")
+    max_short_line_fraction: Threshold = _rule("Greatest share of lines up to 30 characters (FineWeb: 0.67).")
+    max_repeated_line_character_fraction: Threshold = _rule(
+        "Greatest share of characters in repeated lines (FineWeb: 0.01)."
+    )
+    max_newline_to_word_ratio: Threshold = _rule("Most newlines for each word (FineWeb: 0.3).")
+    language: Language = Field(None, description="Keep only documents in this language: its ISO 639 code, en for one.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        return with_presets(given)
 
 
 class CorpusSection(Section):
