@@ -75,7 +75,7 @@ def test_lines_that_cannot_be_read_are_set_aside_with_place_and_reason(tmp_path)
         ("a.jsonl:4", "text_is_not_a_string"),
         ("a.jsonl:5", "no_text_field"),
         ("a.jsonl:6", "no_text_field"),
-        ("a.jsonl:7", "not_utf8:cp1252"),
+        ("a.jsonl:7", "not_utf8"),
         ("a.jsonl:8", "good"),
     ]
 
@@ -170,7 +170,9 @@ def test_json_of_a_hundred_thousand_levels_is_set_aside(tmp_path):
 
 
 def test_a_parquet_column_that_is_not_utf8_loses_only_the_rows_that_are_not(tmp_path):
-    column = pyarrow.array(["one", "Der Bär saß auf der Brücke.".encode("latin-1"), "three"], pyarrow.binary())
+    column = pyarrow.array(
+        ["one", "Der Bär saß auf der Brücke und hörte zu.".encode("latin-1"), "three"], pyarrow.binary()
+    )
     bytes_of_text = pyarrow.StringArray.from_buffers(3, *column.buffers()[1:])
     pyarrow.parquet.write_table(pyarrow.table({"text": bytes_of_text}), tmp_path / "a.parquet")
     assert [document.problem for document in read(tmp_path / "a.parquet")] == [None, "not_utf8:cp1252", None]
@@ -239,4 +241,5 @@ def test_real_books_that_are_not_utf8_are_set_aside_in_their_parts_with_their_en
         found = {document.problem for document in read(path)} - {None}
         if found:
             problems[path.name.split("-")[0]] = found
-    assert problems == {f"pg{number}": {"not_utf8:cp1252"} for number in (145, 345, 514, 1661, 15122)}
+    cp1252 = {"not_utf8:cp1252"}  # which holds ISO-8859-1 and more; 514 has too few letters beyond ASCII to tell
+    assert problems == {"pg145": cp1252, "pg345": cp1252, "pg514": {"not_utf8"}, "pg1661": cp1252, "pg15122": cp1252}

@@ -10,8 +10,11 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# As much as is looked at to guess an encoding.
-_GUESSED_FROM_BYTES = 65_536
+# The reason for setting bytes aside that are not UTF-8; a colon and an encoding may follow.
+NOT_UTF8 = "not_utf8"
+# As much as is looked at to guess an encoding, and the fewest bytes beyond ASCII that are worth a guess.
+GUESSED_FROM_BYTES = 65_536
+_FEWEST_BYTES_FOR_A_GUESS = 4
 # In text a zero byte is an accident. UTF-16 of a European language has one in every second place.
 _LARGEST_ZERO_SHARE = 0.1
 
@@ -30,7 +33,7 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        return "", not_utf8(data[max(0, problem.start - _GUESSED_FROM_BYTES // 2) :])
+        return "", not_utf8(data[max(0, problem.start - GUESSED_FROM_BYTES // 2) :])
     if "\0" in text and text.count("\0") > _LARGEST_ZERO_SHARE * len(text):
         return "", "not_text"
     return text, None
@@ -40,8 +43,11 @@ def not_utf8(data: bytes) -> str:
     """The reason for setting bytes aside that are not UTF-8, with the encoding that they probably have."""
     from resiliparse.parse.encoding import detect_encoding
 
-    encoding = marked_encoding(data) or detect_encoding(data[:_GUESSED_FROM_BYTES])
-    return f"not_utf8:{encoding}" if encoding and encoding != "utf-8" else "not_utf8"
+    data = data[:GUESSED_FROM_BYTES]
+    encoding = marked_encoding(data)
+    if encoding is None and sum(byte > 0x7F for byte in data) >= _FEWEST_BYTES_FOR_A_GUESS:
+        encoding = detect_encoding(data)
+    return f"{NOT_UTF8}:{encoding}" if encoding and encoding != "utf-8" else NOT_UTF8
 
 
 def decode_page(page: bytes, declared: str | None = None) -> str:

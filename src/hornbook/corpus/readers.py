@@ -14,7 +14,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from hornbook.corpus.encodings import decode_page, decode_text, marked_encoding
+from hornbook.corpus.encodings import (
+    GUESSED_FROM_BYTES,
+    NOT_UTF8,
+    decode_page,
+    decode_text,
+    marked_encoding,
+    not_utf8,
+)
 from hornbook.corpus.files import ByteStream, Location, kind_of, open_file
 from hornbook.corpus.raw import MAX_DOCUMENT_BYTES, RawDocument, set_aside
 from hornbook.corpus.warc import archived_documents
@@ -75,18 +82,15 @@ def read_documents(location: Location, name: str, text_field: str) -> Iterator[R
 
 def _documents(location: Location, name: str, text_field: str) -> Iterator[RawDocument]:
     kind = kind_of(location)
-    if kind in (".warc", ".wet"):
-        # Archives are gzipped record by record, which their own reader undoes.
-        with open_file(location, decompress=not str(location).lower().endswith(".gz")) as file:
-            yield from archived_documents(file, name)
-        return
     with open_file(location) as file:
         if kind == ".txt":
-            yield from _text_documents(file, name)
+            yield from _text_documents(file, location, name)
         elif kind == ".parquet":
             yield from _parquet_documents(file, name, text_field)
         elif kind in (".html", ".htm"):
             yield _html_document(file, name)
+        elif kind in (".warc", ".wet"):
+            yield from archived_documents(file, name)
         else:
             for place, record in _json_records(file, name, kind):
                 yield _record_document(place, record, text_field)
@@ -105,18 +109,34 @@ def _lines(file: ByteStream) -> Iterator[tuple[int, bytes | None]]:
             yield number, line
 
 
-def _text_documents(file: ByteStream, name: str) -> Iterator[RawDocument]:
+def _text_documents(file: ByteStream, location: Location, name: str) -> Iterator[RawDocument]:
     encoding = marked_encoding(file.peek(4)[:4])
     if encoding not in (None, "utf-8-sig"):
         yield set_aside(name, f"not_utf8:{encoding}")
         return
+    file_problem = None
     for number, part in enumerate(_parts(file), start=1):
         place = f"{name}:{number}"
         if part is None:
             yield set_aside(place, "too_large")
-        else:
-            text, problem = decode_text(part)
-            yield RawDocument(place, text, problem=problem)
+            continue
+        text, problem = decode_text(part)
+        if problem and problem.startswith(NOT_UTF8):
+            # A part alone may have too few letters to tell; all parts of a file have one encoding.
+            problem = file_problem = file_problem or not_utf8(_undecodable(location))
+        yield RawDocument(place, text, problem=problem)
+
+
+def _undecodable(location: Location) -> bytes:
+    """The first lines of a file that are not UTF-8."""
+    found = bytearray()
+    with open_file(location) as file:
+        for _, line in _lines(file):
+            if line is not None and decode_text(line)[1]:
+                found += line
+                if len(found) >= GUESSED_FROM_BYTES:
+                    break
+    return bytes(found)
 
 
 def _parts(file: ByteStream) -> Iterator[bytes | None]:
