@@ -34,7 +34,7 @@ def test_text_is_utf8_or_has_a_problem():
     assert decode_text("Zoë".encode()) == ("Zoë", None)
     assert decode_text(GERMAN.encode("latin-1")) == ("", "not_utf8:cp1252")
     assert decode_text(b"\xff") == ("", "not_utf8")
-    assert decode_text("a\0b in a long line of text".encode()) == ("a\0b in a long line of text", None)
+    assert decode_text(b"a\0b in a long line of text") == ("a\0b in a long line of text", None)
 
 
 def test_real_pages_that_are_not_utf8_lose_no_letter(real_data):

@@ -61,24 +61,36 @@ def test_files_of_every_kind_are_one_source_read_in_order(tmp_path, store):
     assert found[3]["problem"] == "not_json"
 
 
-def test_parts_are_read_by_another_process_that_got_them_pickled(tmp_path, write_jsonl):
+def test_the_tasks_of_a_source_are_read_by_another_process_that_got_them_pickled(tmp_path, write_jsonl):
     """As Ray does it: no open file and no object of this process goes along."""
     from daft import pickle
 
     write_jsonl("a.jsonl", ["one", "two"])
     (tmp_path / "b.txt").write_text("three")
     parts = sources._parts_of(f"files:{tmp_path}", "text", WORLD) + sources._parts_of("storyworld", "text", WORLD)
-    (tmp_path / "parts.pickle").write_bytes(pickle.dumps(parts))
-    program = (
-        "import pickle, sys\n"
-        "parts = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "print([document.text for part in parts[:2] for document in part()], sum(1 for _ in parts[2]()))\n"
-    )
+    source = sources._parts_source(parts, {"for_validation": False, "source": "x", "weight": 1.0}, 0)
+    (tmp_path / "source.pickle").write_bytes(pickle.dumps(source))
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "parts.pickle")],
+        [sys.executable, "-c", READS_PICKLED_TASKS, str(tmp_path / "source.pickle")],
         check=True, capture_output=True, text=True, cwd="/",
     )  # fmt: skip
-    assert done.stdout.startswith("['one', 'two', 'three'] ")
+    assert done.stdout == f"[['one', 'two'], ['three'], {WORLD.web_pages}]\n"
+
+
+READS_PICKLED_TASKS = """
+import asyncio, sys
+from hornbook.corpus.engine import load_daft
+load_daft()
+from daft import pickle
+
+async def read():
+    source = pickle.loads(open(sys.argv[1], "rb").read())
+    tasks = [pickle.loads(pickle.dumps(task)) async for task in source.get_tasks(None)]
+    found = [[text async for batch in task.read() for text in batch.to_pydict()["text"]] for task in tasks]
+    print([found[0], found[1], len(found[3])])
+
+asyncio.run(read())
+"""
 
 
 def test_one_slow_part_does_not_keep_the_others_waiting():
@@ -89,8 +101,8 @@ def test_one_slow_part_does_not_keep_the_others_waiting():
         barrier.wait()
         yield RawDocument("a", "text")
 
-    frame = sources._frame([part, part], {"for_validation": False, "source": "x", "weight": 1.0}, 0)
-    assert frame.count_rows() == 2
+    source = sources._parts_source([part, part], {"for_validation": False, "source": "x", "weight": 1.0}, 0)
+    assert source.read().count_rows() == 2
 
 
 def test_an_unknown_source_is_refused_with_the_forms_there_are():

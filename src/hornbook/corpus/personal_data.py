@@ -42,7 +42,7 @@ _NUMBERS = re.compile(r"[0-9][0-9()/ \t\u00a0.\u2010\u2011-]{4,}[0-9]")
 _GAP = r"[ \t\u00a0.\u2010\u2011-]{0,3}"
 _REAL_GAP = r"[ \t\u00a0.\u2010\u2011-]{1,3}"
 _NOT_WITHIN = r"(?<![\w+.,/$€£-])(?<![$€£] )"
-_NOT_BEFORE = r"(?![\w%€£]|[.,/-][0-9])"
+_NOT_BEFORE = r"(?![\w]| ?[%€£$]|[.,/-][0-9])"
 # + and a country code, then groups of digits: at least 8 digits in all and at most 15 (ITU-T E.164).
 _INTERNATIONAL = re.compile(
     rf"(?<![\w+.])(?:\+ ?[1-9][0-9]{{0,2}}){_GAP}(?:\(0?[0-9]{{0,4}}\){_GAP})?(?:[0-9]{{1,4}}{_GAP}){{2,6}}[0-9]{{1,4}}"

@@ -25,6 +25,7 @@ from hornbook.runtime import derive_seed
 
 if TYPE_CHECKING:
     import daft
+    from daft.io.source import DataSource
 
 RAW_SCHEMA = pyarrow.schema(
     [
@@ -72,7 +73,7 @@ def read_sources(corpus: CorpusSection, world: StoryworldSection) -> "daft.DataF
             first_part += PARTS_OF_A_HUB_FRAME
         else:
             parts = _parts_of(source, corpus.text_field, world)
-            frames.append(_frame(parts, origin, first_part))
+            frames.append(_parts_source(parts, origin, first_part).read())
             first_part += len(parts)
     whole = frames[0]
     for frame in frames[1:]:
@@ -120,8 +121,8 @@ def _world_pages(world: StoryworldSection) -> Iterator[RawDocument]:
         yield RawDocument(page.id, page.html, True, None, page.text, page.bits, page.labels)
 
 
-def _frame(parts: Sequence[Part], origin: dict[str, Any], first_part: int) -> "daft.DataFrame":
-    """A lazy dataframe whose rows are read part by part when the query runs."""
+def _parts_source(parts: Sequence[Part], origin: dict[str, Any], first_part: int) -> "DataSource":
+    """What Daft reads part by part when the query runs. Sources and their tasks go to other machines pickled."""
     load_daft()
     from daft.io.source import DataSource, DataSourceTask
     from daft.recordbatch import RecordBatch
@@ -157,7 +158,7 @@ def _frame(parts: Sequence[Part], origin: dict[str, Any], first_part: int) -> "d
             for number, part in enumerate(parts, start=first_part):
                 yield PartTask(number, part)
 
-    return PartsSource().read()
+    return PartsSource()
 
 
 def _as_table(documents: list[RawDocument], first_index: int, origin: dict[str, Any]) -> pyarrow.Table:
