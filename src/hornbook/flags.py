@@ -79,7 +79,7 @@ def _flag_type(field: FieldInfo) -> Any:
             else _value(words[0], annotation)
         ),
         is_instance=lambda _: True,
-        str_from_instance=list if takes_many else lambda value: [_word(value, field)],
+        str_from_instance=lambda value: list(map(str, value)) if takes_many else [_word(value, field)],
     )
     return Annotated[Any, spec, tyro.conf.arg(help=field.description)]
 

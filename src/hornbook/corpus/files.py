@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow
@@ -106,7 +107,7 @@ def open_file(location: Location, decompress: bool = True) -> Iterator[ByteStrea
         if isinstance(location, Path):
             stream = opened.enter_context(open(location, "rb"))
         else:
-            remote: io.RawIOBase = opened.enter_context(_RemoteFile(location))
+            remote: Any = opened.enter_context(_RemoteFile(location))
             stream = opened.enter_context(io.BufferedReader(remote, REMOTE_BLOCK_BYTES))
         compression = _suffixes(location)[-1:] if decompress else []
         if compression == [".gz"]:
