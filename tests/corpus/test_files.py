@@ -43,6 +43,8 @@ def test_places_behind_urls_are_named_from_the_folder_they_share():
     urls = ["s3://bucket/books/old/1.txt", "s3://bucket/books/older/2.txt"]
     assert [files.place_of(url, urls) for url in urls] == ["old/1.txt", "older/2.txt"]
     assert files.place_of(urls[0], urls[:1]) == "1.txt"
+    signed = "https://host/a.txt?key=secret"
+    assert files.place_of(signed, [signed]) == "a.txt"
 
 
 def test_a_file_behind_a_web_server_is_read_in_pieces(store):

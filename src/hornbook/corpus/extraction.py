@@ -22,8 +22,8 @@ def text_from_html(text: "Expression", is_html: "Expression") -> "Expression":
 def main_content(page: str) -> str:
     """The main content of one page of HTML.
 
-    Resiliparse (Bevendorff et al. 2018) finds the content by rules over elements and class names, at twenty
-    times the speed of Trafilatura (Barbaresi 2021), which weighs several extractions and is more precise.
+    Resiliparse (Bevendorff et al. 2018) finds the content by rules over elements and class names, at many times
+    the speed of Trafilatura (Barbaresi 2021), which weighs several extractions and is more precise.
     """
     from resiliparse.extract.html2text import extract_plain_text
 

@@ -72,7 +72,7 @@ def find_urls(url: str) -> list[str]:
             f"Hornbook reads {_kinds()}, plain or with .gz or .zst."
         )
     try:
-        with open_file(readable[0], decompress=False):
+        with _RemoteFile(readable[0]):
             return readable
     except (OSError, RunFailed) as problem:
         raise _cannot_be_read(readable[0], problem) from None
@@ -82,7 +82,8 @@ def place_of(location: Location, locations: Sequence[Location]) -> str:
     """The name of a file within the folder that all the files share."""
     if isinstance(location, Path):
         return location.relative_to(os.path.commonpath([Path(p).parent for p in locations])).as_posix()
-    folders = [str(url).split("/")[:-1] for url in locations]
+    location = location.partition("?")[0]  # what follows may be a key to the file
+    folders = [str(url).partition("?")[0].split("/")[:-1] for url in locations]
     n_shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
     return "/".join(location.split("/")[n_shared:])
 
@@ -96,7 +97,7 @@ def kind_of(location: Location) -> str:
 
 
 @contextmanager
-def open_file(location: Location, decompress: bool = True) -> Iterator[ByteStream]:
+def open_file(location: Location) -> Iterator[ByteStream]:
     """The bytes of a file as a stream, decompressed where its name says that it is compressed.
 
     Raises OSError, EOFError or zlib.error where the file is damaged, and RunFailed where a connection breaks:
@@ -109,7 +110,7 @@ def open_file(location: Location, decompress: bool = True) -> Iterator[ByteStrea
         else:
             remote: Any = opened.enter_context(_RemoteFile(location))
             stream = opened.enter_context(io.BufferedReader(remote, REMOTE_BLOCK_BYTES))
-        compression = _suffixes(location)[-1:] if decompress else []
+        compression = _suffixes(location)[-1:]
         if compression == [".gz"]:
             stream = opened.enter_context(gzip.GzipFile(fileobj=stream))
         elif compression == [".zst"]:

@@ -14,14 +14,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from hornbook.corpus.encodings import (
-    GUESSED_FROM_BYTES,
-    NOT_UTF8,
-    decode_page,
-    decode_text,
-    marked_encoding,
-    not_utf8,
-)
+from hornbook.corpus import encodings
+from hornbook.corpus.encodings import decode_page, decode_text
 from hornbook.corpus.files import ByteStream, Location, kind_of, open_file
 from hornbook.corpus.raw import MAX_DOCUMENT_BYTES, RawDocument, set_aside
 from hornbook.corpus.warc import archived_documents
@@ -110,7 +104,7 @@ def _lines(file: ByteStream) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _text_documents(file: ByteStream, location: Location, name: str) -> Iterator[RawDocument]:
-    encoding = marked_encoding(file.peek(4)[:4])
+    encoding = encodings.marked_encoding(file.peek(4)[:4])
     if encoding not in (None, "utf-8-sig"):
         yield set_aside(name, f"not_utf8:{encoding}")
         return
@@ -121,9 +115,9 @@ def _text_documents(file: ByteStream, location: Location, name: str) -> Iterator
             yield set_aside(place, "too_large")
             continue
         text, problem = decode_text(part)
-        if problem and problem.startswith(NOT_UTF8):
+        if problem and problem.startswith(encodings.NOT_UTF8):
             # A part alone may have too few letters to tell; all parts of a file have one encoding.
-            problem = file_problem = file_problem or not_utf8(_undecodable(location))
+            problem = file_problem = file_problem or encodings.not_utf8(_undecodable(location))
         yield RawDocument(place, text, problem=problem)
 
 
@@ -134,7 +128,7 @@ def _undecodable(location: Location) -> bytes:
         for _, line in _lines(file):
             if line is not None and decode_text(line)[1]:
                 found += line
-                if len(found) >= GUESSED_FROM_BYTES:
+                if len(found) > encodings.GUESSED_FROM_BYTES:
                     break
     return bytes(found)
 
