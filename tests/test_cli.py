@@ -78,6 +78,7 @@ def test_flags_change_the_recipe_that_runs(
     write_recipe: WriteRecipe, tmp_path: Path, asked_to_run: list[tuple[Any, ...]]
 ) -> None:
     flags = ["--pretrain.lr", "5e-4", "--pretrain.compile", "false", "--corpus.source", "files:a", "files:b"]
+    flags += ["--corpus.weights", "2", "0.5", "--corpus.cleaning.preset", "classic"]
     flags += [
         "--corpus.filters.max_words",
         "off",
@@ -94,6 +95,8 @@ def test_flags_change_the_recipe_that_runs(
     assert recipe.pretrain.lr == 5e-4
     assert recipe.pretrain.compile is False
     assert recipe.corpus.source == ("files:a", "files:b")
+    assert recipe.corpus.weights == (2.0, 0.5)
+    assert recipe.corpus.cleaning.preset == "classic"
     assert recipe.corpus.filters.max_words is None
     assert recipe.model.n_layers == 7
     assert runs == tmp_path

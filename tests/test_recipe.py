@@ -78,6 +78,8 @@ def test_a_check_across_fields_is_silent_where_a_field_it_looks_at_is_wrong(
         ({"pretrain.tokens": 5000}, "--pretrain.tokens", "try 5120"),
         ({"pretrain.micro_batch_size": 5}, "--pretrain.micro_batch_size", "at most the 4 rows of a step"),
         ({"pretrain.decay_fraction": 0.99}, "--pretrain.decay_fraction", "come to at most 1"),
+        ({"corpus.weights": [1, 2]}, "--corpus.weights", "one number for each of the 1 sources, but has 2"),
+        ({"corpus.weights": [0.0]}, "--corpus.weights", "must not all be 0"),
         ({"tokenizer.vocab_size": 200}, "--tokenizer.vocab_size", "must be at least 263"),
     ],
 )

@@ -73,9 +73,13 @@ def _flag_type(field: FieldInfo) -> Any:
     spec: tyro.constructors.PrimitiveConstructorSpec[Any] = tyro.constructors.PrimitiveConstructorSpec(
         nargs="*" if takes_many else 1,
         metavar=_metavar(annotation),
-        instance_from_str=tuple if takes_many else lambda words: _value(words[0], annotation),
+        instance_from_str=lambda words: (
+            tuple(_value(word, get_args(annotation)[0]) for word in words)
+            if takes_many
+            else _value(words[0], annotation)
+        ),
         is_instance=lambda _: True,
-        str_from_instance=list if takes_many else lambda value: [_word(value, field)],
+        str_from_instance=lambda value: list(map(str, value)) if takes_many else [_word(value, field)],
     )
     return Annotated[Any, spec, tyro.conf.arg(help=field.description)]
 

@@ -49,6 +49,7 @@ def _rule(description: str) -> Any:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
 Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
 Threshold = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
@@ -76,14 +77,41 @@ class StoryworldSection(Section):
 
 
 class CleaningSection(Section):
-    """Repairs made to every document."""
+    """Repairs made to every document; what is left out is as the preset has it."""
 
-    normalize_unicode: bool = Field(True, description="Bring characters into Unicode's composed form (NFC).")
-    repair_mojibake: bool = Field(True, description="Repair text that was decoded with the wrong encoding.")
-    remove_control_characters: bool = Field(True, description="Remove invisible control characters.")
-    collapse_whitespace: bool = Field(True, description="Shorten runs of blanks and of empty lines to one.")
-    replace_personal_data: bool = Field(True, description="Mask e-mail addresses, IP addresses, phone numbers.")
-    lowercase: bool = Field(False, description="Turn all letters into small ones.")
+    preset: Literal["language_model", "classic", "none"] = Field(
+        "language_model",
+        description="language_model: repairs that keep case and punctuation. classic: small letters, plain "
+        "punctuation and no special characters besides. none: only what is switched on here.",
+    )
+    repair_mojibake: bool | None = Field(
+        None, description="Repair text that was decoded with the wrong encoding. Default: the preset's (on)."
+    )
+    unicode_form: Literal["nfc", "nfkc", "off"] | None = Field(
+        None,
+        description="Unicode's normal form: nfc composes characters, nfkc also replaces ligatures, full-width letters "
+        "and the like by plain ones. Default: the preset's (nfc; nfkc in classic).",
+    )
+    remove_control_characters: bool | None = Field(
+        None, description="Remove invisible, private and control characters. Default: the preset's (on)."
+    )
+    standardize_punctuation: bool | None = Field(
+        None, description="Make quotes, dashes and ellipses plain ASCII. Default: the preset's (on in classic)."
+    )
+    remove_special_characters: bool | None = Field(
+        None,
+        description="Remove all but letters, digits, blanks and ordinary punctuation. "
+        "Default: the preset's (on in classic).",
+    )
+    collapse_whitespace: bool | None = Field(
+        None, description="Shorten runs of blanks and of empty lines to one. Default: the preset's (on)."
+    )
+    lowercase: bool | None = Field(
+        None, description="Turn all letters into small ones. Default: the preset's (on in classic)."
+    )
+    replace_personal_data: bool | None = Field(
+        None, description="Mask e-mail addresses, IP addresses, phone numbers. Default: the preset's (on)."
+    )
 
 
 class FilterSection(Section):
@@ -155,8 +183,14 @@ class CorpusSection(Section):
     source: Texts = Field(
         ("storyworld",),
         min_length=1,
-        description="Where the text comes from: storyworld, files:PATH_OR_GLOB (txt, jsonl, json, parquet, "
-        "html; also .gz and .zst) or hf://datasets/OWNER/NAME/FILES. Several are read one after the other.",
+        description="Where the text comes from: storyworld, files:PATH_OR_GLOB (txt, jsonl, json, parquet, html, "
+        "warc, wet; also .gz and .zst), a URL of such files (s3, gs, az, https, hf) or hf://datasets/OWNER/NAME. "
+        "Several are read one after the other.",
+    )
+    weights: Weights = Field(
+        (),
+        description="How often each document of a source is taken, on average, one number for each source: 2 is "
+        "twice, 0.5 takes a half. Default: once.",
     )
     validation_source: Texts = Field(
         (),

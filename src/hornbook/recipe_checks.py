@@ -4,15 +4,27 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hornbook.recipe import ModelSection, Recipe, TrainingSection
+    from hornbook.recipe import CorpusSection, ModelSection, Recipe, TrainingSection
 
 
 def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     """Problems between fields, each as (all the fields looked at, what is wrong with the first)."""
+    yield from _corpus_problems(recipe.corpus)
     yield from _model_problems(recipe.model)
     yield from _training_problems("pretrain", recipe.pretrain, recipe.model)
     if recipe.finetune is not None:
         yield from _training_problems("finetune", recipe.finetune, recipe.model)
+
+
+def _corpus_problems(corpus: "CorpusSection") -> Iterator[tuple[list[str], str]]:
+    n_weights, n_sources = len(corpus.weights), len(corpus.source)
+    if n_weights not in (0, n_sources):
+        yield (
+            ["corpus.weights", "corpus.source"],
+            f"must have one number for each of the {n_sources} sources, but has {n_weights}",
+        )
+    elif n_weights and not any(corpus.weights):
+        yield ["corpus.weights", "corpus.source"], "must not all be 0: nothing would be left"
 
 
 def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:

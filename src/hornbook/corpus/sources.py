@@ -6,26 +6,33 @@ engine works in: everything later, from "keep the first" to the bytes of the sha
 alone.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
 
 from hornbook.corpus.engine import load_daft
-from hornbook.corpus.files import RawDocument, check_text_field, find_files, place_of, read_documents
+from hornbook.corpus.files import URL_SCHEMES, Location, find_files, find_urls, place_of
+from hornbook.corpus.raw import RawDocument
+from hornbook.corpus.readers import check_text_field, read_documents
 from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.runtime import derive_seed
 
 if TYPE_CHECKING:
     import daft
+    from daft.io.source import DataSource
 
 RAW_SCHEMA = pyarrow.schema(
     [
         ("index", pyarrow.int64()),
         ("for_validation", pyarrow.bool_()),
         ("source", pyarrow.string()),
+        ("weight", pyarrow.float64()),
         ("id", pyarrow.string()),
         ("text", pyarrow.large_string()),
         ("is_html", pyarrow.bool_()),
@@ -39,7 +46,12 @@ HUB_PREFIX = "hf://datasets/"
 DOCUMENTS_PER_BATCH = 512
 # An index holds the part in its high bits and the row within the part in the low ones.
 ROW_BITS = 36
+# Parts that a frame which Daft cuts by itself may have.
+PARTS_OF_A_HUB_FRAME = 1 << 16
+# Files whose fields are looked at before the run begins: each one behind a URL takes a connection.
+FILES_LOOKED_AT_FOR_FIELDS = 16
 
+# Reads one part. It is pickled where other machines do the reading, so it holds names of files, not open ones.
 Part = Callable[[], Iterator[RawDocument]]
 
 
@@ -47,18 +59,22 @@ def read_sources(corpus: CorpusSection, world: StoryworldSection) -> "daft.DataF
     """All raw documents of the recipe, with the columns of RAW_SCHEMA.
 
     Those for validation alone come first: where a text stands in both, deduplication keeps the first.
+    `weight` says how often documents of the source are wanted (see `mixing`); reading takes each once.
     Raises UserError where a source is not there or its files lack the text field.
     """
-    named = [(source, True) for source in corpus.validation_source]
-    named += [(source, False) for source in corpus.source]
-    frames = []
-    for number, (source, for_validation) in enumerate(named):
-        first_part = number << 16
-        if source.startswith(HUB_PREFIX):
-            frames.append(_hub_frame(source, corpus.text_field, for_validation, first_part))
+    weights = corpus.weights or (1.0,) * len(corpus.source)
+    named = [(source, True, 1.0) for source in corpus.validation_source]
+    named += [(source, False, weight) for source, weight in zip(corpus.source, weights, strict=True)]
+    frames, first_part = [], 0
+    for source, for_validation, weight in named:
+        origin = {"for_validation": for_validation, "source": source, "weight": float(weight)}
+        if source.startswith(HUB_PREFIX) and source.removeprefix(HUB_PREFIX).strip("/").count("/") == 1:
+            frames.append(_hub_frame(source, corpus.text_field, origin, first_part))
+            first_part += PARTS_OF_A_HUB_FRAME
         else:
             parts = _parts_of(source, corpus.text_field, world)
-            frames.append(_frame(source, parts, for_validation, first_part))
+            frames.append(_parts_source(parts, origin, first_part).read())
+            first_part += len(parts)
     whole = frames[0]
     for frame in frames[1:]:
         whole = whole.concat(frame)
@@ -66,16 +82,25 @@ def read_sources(corpus: CorpusSection, world: StoryworldSection) -> "daft.DataF
 
 
 def _parts_of(source: str, text_field: str, world: StoryworldSection) -> list[Part]:
+    files: Sequence[Location]
     if source == "storyworld":
-        return [lambda: _world_documents(world), lambda: _world_pages(world)]
-    if not source.startswith("files:"):
+        return [partial(_world_documents, world), partial(_world_pages, world)]
+    if source.startswith("files:"):
+        files = find_files(source.removeprefix("files:"))
+    elif source.startswith(URL_SCHEMES):
+        files = find_urls(source)
+    else:
         raise UserError(
-            f"corpus.source: {source!r} is not a source. Use storyworld, files:PATH_OR_GLOB or {HUB_PREFIX}OWNER/NAME."
+            f"corpus.source: {source!r} is not a source. Use storyworld, files:PATH_OR_GLOB, "
+            f"a URL ({', '.join(URL_SCHEMES)}) or {HUB_PREFIX}OWNER/NAME."
         )
-    files = find_files(source.removeprefix("files:"))
-    for file in files:
+    for file in files[:FILES_LOOKED_AT_FOR_FIELDS]:
         check_text_field(file, text_field)
-    return [lambda f=file: read_documents(f, place_of(f, files), text_field) for file in files]  # type: ignore[misc]
+    # A path is made absolute: who reads it may work in another folder.
+    return [
+        partial(read_documents, f.absolute() if isinstance(f, Path) else f, place_of(f, files), text_field)
+        for f in files
+    ]
 
 
 def _world_documents(world: StoryworldSection) -> Iterator[RawDocument]:
@@ -96,8 +121,8 @@ def _world_pages(world: StoryworldSection) -> Iterator[RawDocument]:
         yield RawDocument(page.id, page.html, True, None, page.text, page.bits, page.labels)
 
 
-def _frame(source: str, parts: Sequence[Part], for_validation: bool, first_part: int) -> "daft.DataFrame":
-    """A lazy dataframe whose rows are read part by part when the query runs."""
+def _parts_source(parts: Sequence[Part], origin: dict[str, Any], first_part: int) -> "DataSource":
+    """What Daft reads part by part when the query runs. Sources and their tasks go to other machines pickled."""
     load_daft()
     from daft.io.source import DataSource, DataSourceTask
     from daft.recordbatch import RecordBatch
@@ -117,12 +142,13 @@ def _frame(source: str, parts: Sequence[Part], for_validation: bool, first_part:
 
         async def read(self) -> AsyncIterator[RecordBatch]:
             documents, index = self.part(), self.first_index
-            while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
-                yield RecordBatch.from_arrow_table(_as_table(batch, index, for_validation, source))
+            # All tasks share one event loop: read in it, and one part would wait for the other.
+            while batch := await asyncio.to_thread(lambda: list(islice(documents, DOCUMENTS_PER_BATCH))):
+                yield RecordBatch.from_arrow_table(_as_table(batch, index, origin))
                 index += len(batch)
 
     class PartsSource(DataSource):
-        name = source
+        name = origin["source"]
 
         @property
         def schema(self) -> Schema:
@@ -132,28 +158,21 @@ def _frame(source: str, parts: Sequence[Part], for_validation: bool, first_part:
             for number, part in enumerate(parts, start=first_part):
                 yield PartTask(number, part)
 
-    return PartsSource().read()
+    return PartsSource()
 
 
-def _as_table(documents: list[RawDocument], first_index: int, for_validation: bool, source: str) -> pyarrow.Table:
+def _as_table(documents: list[RawDocument], first_index: int, origin: dict[str, Any]) -> pyarrow.Table:
     columns = dict(zip(RawDocument._fields, zip(*documents, strict=True), strict=True))
     columns["index"] = tuple(range(first_index, first_index + len(documents)))
-    columns["for_validation"] = (for_validation,) * len(documents)
-    columns["source"] = (source,) * len(documents)
+    for name, value in origin.items():
+        columns[name] = (value,) * len(documents)
     return pyarrow.table(columns, RAW_SCHEMA)
 
 
-def _hub_frame(source: str, text_field: str, for_validation: bool, first_part: int) -> "daft.DataFrame":
-    """A data set of a hub, streamed by Daft. A glob of parquet or jsonl files may follow its name."""
-    daft = load_daft()
-    rest = source.removeprefix(HUB_PREFIX)
+def _hub_frame(source: str, text_field: str, origin: dict[str, Any], first_part: int) -> "daft.DataFrame":
+    """A whole data set of a hub, streamed by Daft. (Where files of it are named, they are read as files.)"""
     try:
-        if rest.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst", ".json")):
-            frame = daft.read_json(source)
-        elif rest.count("/") > 1:
-            frame = daft.read_parquet(source)
-        else:
-            frame = daft.read_huggingface(rest)
+        frame = load_daft().read_huggingface(source.removeprefix(HUB_PREFIX).strip("/"))
         fields = frame.column_names
     except Exception as problem:  # what Daft raises depends on where the connection failed
         raise UserError(
@@ -165,11 +184,11 @@ def _hub_frame(source: str, text_field: str, for_validation: bool, first_part: i
             f"corpus.source: {source} has no field {text_field!r}; it has {', '.join(map(repr, fields))}. "
             "Name the field that holds the text with corpus.text_field."
         )
-    return _with_raw_schema(frame, source, text_field, for_validation, first_part)
+    return _with_raw_schema(frame, text_field, origin, first_part)
 
 
 def _with_raw_schema(
-    frame: "daft.DataFrame", source: str, text_field: str, for_validation: bool, first_part: int
+    frame: "daft.DataFrame", text_field: str, origin: dict[str, Any], first_part: int
 ) -> "daft.DataFrame":
     """The columns of RAW_SCHEMA for a frame that Daft reads by itself. Null texts are set aside."""
     daft = load_daft()
@@ -178,8 +197,7 @@ def _with_raw_schema(
     text = col(text_field).cast(daft.DataType.string())
     columns = {
         "index": row + lit(first_part << ROW_BITS),
-        "for_validation": lit(for_validation),
-        "source": lit(source),
+        **{name: lit(value) for name, value in origin.items()},
         "id": row.cast(daft.DataType.string()),
         "text": functions.fill_null(text, lit("")),
         "is_html": lit(False),
