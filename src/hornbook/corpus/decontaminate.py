@@ -1,0 +1,276 @@
+"""Decontamination: documents that give away what a benchmark asks are dropped, with a receipt.
+
+A benchmark is a list of items, an item a few passages: its context, its question, its longer answers. A
+document gives a passage away where it has the passage's words nearly in a row: enough of its runs of RUN_WORDS
+words, within a stretch not much longer than the passage. GPT-3 asks for one shared run of 13 words (Brown et al.
+2020, appendix C), which a word changed in the middle of a sentence hides, and which two texts of the same
+template share. Here, as in Llama 2 (Touvron et al. 2023, appendix A.6), what counts is the share of the passage
+that is found:
+
+- Passages of fewer than MIN_PASSAGE_WORDS words prove nothing, nor do runs that stand in more than MAX_PASSAGES
+  of a benchmark's passages: those are its template ("Which of the following is"). What is left of a passage must
+  be MIN_RUNS runs or more.
+- One edit for every full WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. At least
+  MIN_RUNS must be found, which is eight words in a row.
+- None is forgiven where a fifth of a passage or more is template: there another word makes another question.
+"""
+
+import csv
+import glob
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy
+import pyarrow
+
+from hornbook.corpus.deduplicate import plain
+from hornbook.corpus.engine import load_daft
+from hornbook.corpus.ngrams import ngrams
+from hornbook.errors import UserError
+
+if TYPE_CHECKING:
+    from daft import Expression
+
+# The reason with which such documents are dropped.
+CONTAMINATED = "contaminated"
+RUN_WORDS = 5
+MIN_PASSAGE_WORDS = 8
+MIN_RUNS = MIN_PASSAGE_WORDS - RUN_WORDS + 1
+MAX_PASSAGES = 10
+WORDS_PER_EDIT = 12
+MAX_TEMPLATE_FRACTION = 0.2
+OVERLAP_CHARACTERS = 500
+
+
+class Item(NamedTuple):
+    """One item of a benchmark: its name within it, and the passages that no document may have."""
+
+    id: str
+    passages: tuple[str, ...]
+
+
+class Benchmark(NamedTuple):
+    """What a model will be asked."""
+
+    name: str
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
+class Passages:
+    """The passages of all benchmarks, ready to be looked for.
+
+    Attributes:
+        item: for each passage the number of its benchmark and of its item there. One that stands in several items
+            counts once, for the first.
+        n_words: its length.
+        n_runs: how many of its runs count.
+        n_needed: how many of them, at least, a document must have to give it away.
+        run: the runs that count, sorted hashes, each once for every passage it stands in.
+        passage: the passage of each of `run`.
+        may_occur: bits, of which that of each of `run` is set. Most runs of most documents stand in no passage,
+            and one look at a bit tells.
+    """
+
+    item: tuple[tuple[int, int], ...]
+    n_words: numpy.ndarray
+    n_runs: numpy.ndarray
+    n_needed: numpy.ndarray
+    run: numpy.ndarray
+    passage: numpy.ndarray
+    may_occur: numpy.ndarray
+
+
+def read_benchmarks(patterns: Iterable[str]) -> list[Benchmark]:
+    """The benchmarks in files: each row of a jsonl or csv file (also .gz) is an item, its texts are the passages.
+
+    Raises UserError where a pattern stands for no such file, or where a file cannot be read as what it is called.
+    """
+    return [
+        Benchmark(path.name, [Item(str(row), tuple(_texts(value))) for row, value in _rows(path)])
+        for pattern in patterns
+        for path in benchmark_files(pattern)
+    ]
+
+
+def benchmark_files(pattern: str) -> list[Path]:
+    """The files that one entry of corpus.decontaminate_against stands for, sorted."""
+    place = pattern.removeprefix("files:")
+    path = Path(place).expanduser()
+    found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
+    files = sorted(file for file in found if file.is_file() and _suffix(file) in (".jsonl", ".csv"))
+    if not pattern.startswith("files:") or not files:
+        raise UserError(
+            f"corpus.decontaminate_against: {pattern!r} names no benchmark. Use files:PATH_OR_GLOB with files that "
+            "end in .jsonl or .csv, plain or with .gz."
+        )
+    return files
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Each row with its number, from 1."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            if _suffix(path) == ".csv":
+                yield from enumerate(csv.DictReader(file), start=1)
+            else:
+                yield from ((number, json.loads(line)) for number, line in enumerate(file, start=1) if line.strip())
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as problem:
+        raise UserError(
+            f"corpus.decontaminate_against: {path} cannot be read ({problem}). Each line of a jsonl file must be JSON."
+        ) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in a row, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def index_passages(benchmarks: Iterable[Benchmark]) -> Passages:
+    """Index what is distinctive of each passage; those of which too little is left cannot be found."""
+    items: list[tuple[int, int]] = []
+    parts = [_empty_part()]
+    for number, benchmark in enumerate(benchmarks):
+        named = [(n, passage) for n, item in enumerate(benchmark.items) for passage in item.passages]
+        own, part = _index_benchmark(named, len(items))
+        items += [(number, item) for item in own]
+        parts.append(part)
+    n_words, n_runs, n_needed, run, passage = (numpy.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = numpy.argsort(run, kind="stable")
+    bits = numpy.zeros(max(8, 1 << (16 * len(run)).bit_length()), dtype=bool)
+    bits[run & numpy.uint64(len(bits) - 1)] = True
+    may_occur = numpy.packbits(bits, bitorder="little")
+    return Passages(tuple(items), n_words, n_runs, n_needed, run[order], passage[order], may_occur)
+
+
+def _empty_part() -> tuple[numpy.ndarray, ...]:
+    counts = [numpy.empty(0, dtype=numpy.int64) for _ in range(3)]
+    return (*counts, numpy.empty(0, dtype=numpy.uint64), numpy.empty(0, dtype=numpy.int64))
+
+
+def _index_benchmark(named: list[tuple[int, str]], first: int) -> tuple[list[int], tuple[numpy.ndarray, ...]]:
+    """The items whose passages can be found, and columns for `Passages`; passages are numbered from `first`."""
+    if not named:
+        return [], _empty_part()
+    daft = load_daft()
+    words = daft.from_pydict({"text": [text for _, text in named]}).select(plain(daft.col("text"))).to_pydict()["text"]
+    distinct: dict[str, int] = {}
+    for (item, _), text in zip(named, words, strict=True):
+        distinct.setdefault(text, item)
+    n_words = numpy.array([len(text.split()) for text in distinct])
+    pieces = list(ngrams(pyarrow.array(distinct, pyarrow.large_string()), RUN_WORDS))
+    pairs = numpy.unique(
+        numpy.rec.fromarrays([numpy.concatenate([getattr(p, name) for p in pieces]) for name in ("hash", "document")])
+    )
+    hashes, passage = pairs["f0"], pairs["f1"]
+    _, which, n_passages = numpy.unique(hashes, return_inverse=True, return_counts=True)
+    counts = n_passages[which] <= MAX_PASSAGES
+    n_all = numpy.bincount(passage, minlength=len(n_words))
+    n_runs = numpy.bincount(passage[counts], minlength=len(n_words))
+    is_template = n_all - n_runs > MAX_TEMPLATE_FRACTION * n_all
+    n_edits = numpy.where(is_template, 0, n_words // WORDS_PER_EDIT)
+    n_needed = numpy.maximum(MIN_RUNS, n_runs - RUN_WORDS * n_edits)
+    can_be_found = (n_words >= MIN_PASSAGE_WORDS) & (n_runs >= MIN_RUNS)
+    number = numpy.cumsum(can_be_found) - 1 + first
+    counts &= can_be_found[passage]
+    items = [item for item, is_found in zip(distinct.values(), can_be_found.tolist(), strict=True) if is_found]
+    columns = (n_words, n_runs, n_needed)
+    return items, (*(c[can_be_found] for c in columns), hashes[counts], number[passage[counts]])
+
+
+def overlaps(plain_text: "Expression", passages: Passages) -> "Expression":
+    """What each document gives away: a list of (passage, share of its runs that was found, the words themselves).
+
+    Args:
+        plain_text: string column, as `deduplicate.plain` leaves it.
+        passages: what to look for.
+    """
+    daft = load_daft()
+    fields = {
+        "passage": daft.DataType.int64(),
+        "share": daft.DataType.float64(),
+        "overlap": daft.DataType.string(),
+    }
+
+    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.struct(fields)))
+    def find_batch(texts):  # type: ignore[no-untyped-def]
+        return find_overlaps(texts.to_arrow(), passages)
+
+    return find_batch(plain_text)
+
+
+def find_overlaps(texts: pyarrow.Array, passages: Passages) -> list[list[dict[str, Any]]]:
+    """The same for a column of plain texts."""
+    found: list[list[dict[str, Any]]] = [[] for _ in range(len(texts))]
+    if not len(passages.run):
+        return found
+    for piece in ngrams(texts, RUN_WORDS):
+        candidates = numpy.flatnonzero(_may_occur(piece.hash, passages.may_occur))
+        hashes = piece.hash[candidates]
+        start = numpy.searchsorted(passages.run, hashes, side="left")
+        n_hits = numpy.searchsorted(passages.run, hashes, side="right") - start
+        # Each run of the document once for every passage that has it.
+        row = numpy.repeat(candidates, n_hits)
+        passage = passages.passage[numpy.repeat(start + n_hits - numpy.cumsum(n_hits), n_hits) + numpy.arange(len(row))]
+        pair = piece.document[row] * len(passages.item) + passage
+        order = numpy.argsort(pair, kind="stable")
+        firsts = numpy.flatnonzero(numpy.append(True, numpy.diff(pair[order]))[: len(order)])
+        sizes = numpy.diff(firsts, append=len(order))
+        is_enough = sizes >= passages.n_needed[passage[order[firsts]]]
+        for first, size in zip(firsts[is_enough].tolist(), sizes[is_enough].tolist(), strict=True):
+            group = order[first : first + size]
+            number, document = int(passage[group[0]]), int(piece.document[row[group[0]]])
+            hit = _densest(piece.word[row[group]], piece.hash[row[group]], int(passages.n_words[number]))
+            if hit.n_runs >= passages.n_needed[number]:
+                words = texts[document].as_py().split()[hit.first_word : hit.last_word + RUN_WORDS]
+                found[document].append(
+                    {
+                        "passage": number,
+                        "share": hit.n_runs / int(passages.n_runs[number]),
+                        "overlap": " ".join(words)[:OVERLAP_CHARACTERS],
+                    }
+                )
+    return found
+
+
+def _may_occur(hashes: numpy.ndarray, bits: numpy.ndarray) -> numpy.ndarray:
+    place = hashes & numpy.uint64(8 * len(bits) - 1)
+    return bits[place >> numpy.uint64(3)] >> (place & numpy.uint64(7)).astype(numpy.uint8) & 1
+
+
+class _Stretch(NamedTuple):
+    n_runs: int
+    first_word: int
+    last_word: int
+
+
+def _densest(words: numpy.ndarray, hashes: numpy.ndarray, n_words: int) -> _Stretch:
+    """The stretch with the most different runs, no longer than a passage with every other word doubled."""
+    best = _Stretch(0, 0, 0)
+    longest = 3 * n_words // 2
+    within: dict[int, int] = {}
+    start = 0
+    for word, run in zip(words.tolist(), hashes.tolist(), strict=True):
+        within[run] = within.get(run, 0) + 1
+        while word - words[start] > longest:
+            oldest = int(hashes[start])
+            within[oldest] -= 1
+            if not within[oldest]:
+                del within[oldest]
+            start += 1
+        if len(within) > best.n_runs:
+            best = _Stretch(len(within), int(words[start]), word)
+    return best
