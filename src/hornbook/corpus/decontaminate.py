@@ -10,9 +10,9 @@ that is found:
 - Passages of fewer than MIN_PASSAGE_WORDS words prove nothing, nor do runs that stand in more than MAX_PASSAGES
   of a benchmark's passages: those are its template ("Which of the following is"). What is left of a passage must
   be MIN_RUNS runs or more.
-- One edit for every full WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. At least
-  MIN_RUNS must be found, which is eight words in a row.
-- None is forgiven where a fifth of a passage or more is template: there another word makes another question.
+- One edit for every full WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. Words of the
+  template do not count here: a short question of a template with another number in it is another question.
+- At least MIN_RUNS must be found, which is eight words in a row.
 """
 
 import csv
@@ -20,6 +20,7 @@ import glob
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 import pyarrow
+import pyarrow.compute
 
 from hornbook.corpus.deduplicate import plain
 from hornbook.corpus.engine import load_daft
@@ -43,7 +45,6 @@ MIN_PASSAGE_WORDS = 8
 MIN_RUNS = MIN_PASSAGE_WORDS - RUN_WORDS + 1
 MAX_PASSAGES = 10
 WORDS_PER_EDIT = 12
-MAX_TEMPLATE_FRACTION = 0.2
 OVERLAP_CHARACTERS = 500
 
 
@@ -178,10 +179,8 @@ def _index_benchmark(named: list[tuple[int, str]], first: int) -> tuple[list[int
     hashes, passage = pairs["f0"], pairs["f1"]
     _, which, n_passages = numpy.unique(hashes, return_inverse=True, return_counts=True)
     counts = n_passages[which] <= MAX_PASSAGES
-    n_all = numpy.bincount(passage, minlength=len(n_words))
     n_runs = numpy.bincount(passage[counts], minlength=len(n_words))
-    is_template = n_all - n_runs > MAX_TEMPLATE_FRACTION * n_all
-    n_edits = numpy.where(is_template, 0, n_words // WORDS_PER_EDIT)
+    n_edits = (n_runs + RUN_WORDS - 1) // WORDS_PER_EDIT
     n_needed = numpy.maximum(MIN_RUNS, n_runs - RUN_WORDS * n_edits)
     can_be_found = (n_words >= MIN_PASSAGE_WORDS) & (n_runs >= MIN_RUNS)
     number = numpy.cumsum(can_be_found) - 1 + first
@@ -274,3 +273,53 @@ def _densest(words: numpy.ndarray, hashes: numpy.ndarray, n_words: int) -> _Stre
         if len(within) > best.n_runs:
             best = _Stretch(len(within), int(words[start]), word)
     return best
+
+
+class Receipt:
+    """What was removed and why, gathered from the dropped documents table by table."""
+
+    def __init__(self, benchmarks: Sequence[Benchmark], passages: Passages) -> None:
+        self._benchmarks = benchmarks
+        self._passages = passages
+        self._removed: list[dict[str, Any]] = []
+
+    def add(self, dropped: pyarrow.Table) -> None:
+        """Note the documents of a table (id, source, overlaps) that give something away."""
+        touched = dropped.filter(pyarrow.compute.greater(pyarrow.compute.list_value_length(dropped["overlaps"]), 0))
+        for row in touched.select(["id", "source", "overlaps"]).to_pylist():
+            for overlap in row["overlaps"]:
+                number, item = self._passages.item[overlap["passage"]]
+                self._removed.append(
+                    {
+                        "document": row["id"],
+                        "source": row["source"],
+                        "benchmark": self._benchmarks[number].name,
+                        "item": self._benchmarks[number].items[item].id,
+                        "share_found": round(overlap["share"], 3),
+                        "overlap": overlap["overlap"],
+                    }
+                )
+
+    def finish(self) -> dict[str, Any]:
+        """The receipt, ready to be written as JSON: for each benchmark its items, those with a passage long and
+        distinctive enough to be looked for, and those given away; and each document removed, with its overlaps.
+        """
+        looked_for: Counter[int] = Counter()
+        found: Counter[str] = Counter()
+        for number, _ in set(self._passages.item):
+            looked_for[number] += 1
+        for name, _ in {(entry["benchmark"], entry["item"]) for entry in self._removed}:
+            found[name] += 1
+        return {
+            "benchmarks": [
+                {
+                    "name": benchmark.name,
+                    "items": len(benchmark.items),
+                    "items_looked_for": looked_for[number],
+                    "items_found": found[benchmark.name],
+                }
+                for number, benchmark in enumerate(self._benchmarks)
+            ],
+            "documents_removed": len({(entry["source"], entry["document"]) for entry in self._removed}),
+            "removed": self._removed,
+        }

@@ -21,9 +21,7 @@ NEAR_DUPLICATE = "near_duplicate"
 
 def plain(text: "Expression") -> "Expression":
     """The words of a text: in small letters, without ASCII's punctuation, parted by single blanks."""
-    return load_daft().functions.normalize(
-        text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True
-    )
+    return load_daft().functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
 
 
 def text_key(plain_text: "Expression") -> "Expression":

@@ -132,9 +132,7 @@ class StoredDigests:
         return out
 
 
-def find_near_duplicates(
-    digests: Digests, positions: numpy.ndarray, cut: Banding, threshold: float
-) -> numpy.ndarray:
+def find_near_duplicates(digests: Digests, positions: numpy.ndarray, cut: Banding, threshold: float) -> numpy.ndarray:
     """Which documents repeat an earlier one, nearly.
 
     The documents are gone through in their order, and each is dropped that is similar to an earlier one which is
