@@ -10,8 +10,9 @@ that is found:
 - Passages of fewer than MIN_PASSAGE_WORDS words prove nothing, nor do runs that stand in more than MAX_PASSAGES
   of a benchmark's passages: those are its template ("Which of the following is"). What is left of a passage must
   be MIN_RUNS runs or more.
-- One edit for every full WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. Words of the
-  template do not count here: a short question of a template with another number in it is another question.
+- One edit in every WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. Where a passage is made
+  from a template, one for every WORDS_PER_EDIT runs that count: so none in short ones, where another number makes
+  another question.
 - At least MIN_RUNS must be found, which is eight words in a row.
 """
 
@@ -180,7 +181,8 @@ def _index_benchmark(named: list[tuple[int, str]], first: int) -> tuple[list[int
     _, which, n_passages = numpy.unique(hashes, return_inverse=True, return_counts=True)
     counts = n_passages[which] <= MAX_PASSAGES
     n_runs = numpy.bincount(passage[counts], minlength=len(n_words))
-    n_edits = (n_runs + RUN_WORDS - 1) // WORDS_PER_EDIT
+    has_template = n_runs < numpy.bincount(passage, minlength=len(n_words))
+    n_edits = numpy.where(has_template, n_runs, n_runs + RUN_WORDS - 1) // WORDS_PER_EDIT
     n_needed = numpy.maximum(MIN_RUNS, n_runs - RUN_WORDS * n_edits)
     can_be_found = (n_words >= MIN_PASSAGE_WORDS) & (n_runs >= MIN_RUNS)
     number = numpy.cumsum(can_be_found) - 1 + first
