@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from daft import DataFrame
 
 DOCUMENTS_PER_SHARD = 100_000
-BYTES_PER_SHARD = 256 * 2**20
+BYTES_PER_SHARD = 128 * 2**20
 # Fewer than Daft's 131,072, for a morsel of documents has to fit in memory several times.
 DOCUMENTS_PER_MORSEL = 4096
 EXCERPT_CHARACTERS = 200

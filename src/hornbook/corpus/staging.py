@@ -23,7 +23,7 @@ from hornbook.run_directory import atomic_write, atomic_writer
 if TYPE_CHECKING:
     from daft import DataFrame
 
-STAGED_BYTES = 64 * 2**20
+STAGED_BYTES = 32 * 2**20
 # Small, so that a shard reads little of what belongs to its neighbours.
 ROWS_PER_GROUP = 1024
 SIGNATURE = "signature"
