@@ -101,7 +101,7 @@ def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_
 def test_what_was_staged_for_another_recipe_is_not_used(tmp_path):
     first = Staging(tmp_path / "staging", "one")
     batch = pyarrow.record_batch({"index": [1, 2], "n_raw_bytes": [5, 5]})
-    assert list(first.write([batch], None)) == [(2, 10)]
+    assert list(first.write([batch], batch.schema, None)) == [(2, 10)]
     assert len(Staging(tmp_path / "staging", "one").files) == 1
     assert len(Staging(tmp_path / "staging", "two").files) == 0
 

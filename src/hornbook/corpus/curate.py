@@ -119,7 +119,8 @@ def _stage(
     cut = minhash.banding(corpus.deduplicate_threshold) if corpus.deduplicate == "minhash" else None
     n_documents = n_bytes = 0
     with daft.execution_config_ctx(default_morsel_size=DOCUMENTS_PER_MORSEL):
-        for n_more, n_more_bytes in staging.write(judged.to_arrow_iter(), cut):
+        schema = judged.schema().to_pyarrow_schema()
+        for n_more, n_more_bytes in staging.write(judged.to_arrow_iter(), schema, cut):
             n_documents, n_bytes = n_documents + n_more, n_bytes + n_more_bytes
             progress(n_documents, n_bytes)
 

@@ -17,7 +17,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from hornbook.corpus.engine import load_daft
-from hornbook.corpus.minhash import Banding, StoredDigests, digest
+from hornbook.corpus.minhash import N_HASHES, Banding, StoredDigests, digest
 from hornbook.run_directory import atomic_write, atomic_writer
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class Staging:
 
     def without_finished(self, documents: "DataFrame") -> "DataFrame":
         """Those of `documents` that are in no finished file, lazily."""
-        index = numpy.sort(self.column("index").to_numpy())
-        if not len(index):
+        if not self.files:
             return documents
+        index = numpy.sort(self.column("index").to_numpy())
         # Indices of a source are consecutive, so millions of documents make few stretches.
         is_start = numpy.append(True, numpy.diff(index) > 1)
         starts, stops = index[is_start], index[numpy.append(is_start[1:], True)]
@@ -64,10 +64,13 @@ class Staging:
 
         return documents.where(is_unfinished(daft.col("index")))
 
-    def write(self, batches: Iterable[pyarrow.RecordBatch], cut: Banding | None) -> Iterator[tuple[int, int]]:
+    def write(
+        self, batches: Iterable[pyarrow.RecordBatch], schema: pyarrow.Schema, cut: Banding | None
+    ) -> Iterator[tuple[int, int]]:
         """Write judged documents, and yield for each batch how many documents and bytes of text it had.
 
-        `cut` is the banding for their signatures, where they have some.
+        `schema` is that of an empty file, where there is no document at all; `cut` is the banding for their
+        signatures, where they have some.
         """
         number = 1 + max((int(path.stem.removeprefix("staged-")) for path in self.files), default=-1)
         waiting: list[pyarrow.RecordBatch] = []
@@ -82,12 +85,14 @@ class Staging:
             yield batch.num_rows, pyarrow.compute.sum(batch["n_raw_bytes"]).as_py() or 0
         if waiting:
             self._write_file(number, pyarrow.Table.from_batches(waiting), cut)
+        elif not self.files:
+            self._write_file(number, schema.empty_table(), cut)
 
     def _write_file(self, number: int, table: pyarrow.Table, cut: Banding | None) -> None:
         table = table.sort_by("index").combine_chunks()
         if cut is not None:
             signatures = table[SIGNATURE].combine_chunks()
-            made = digest(signatures.flatten().to_numpy().reshape(len(table), -1), cut)
+            made = digest(signatures.flatten().to_numpy().reshape(len(table), N_HASHES), cut)
             for path, array in zip(self._digest_files(number), made, strict=True):
                 with atomic_writer(path) as file:
                     numpy.save(file, array)
@@ -106,9 +111,7 @@ class Staging:
     def column(self, name: str) -> pyarrow.ChunkedArray:
         """One column of all documents, file by file."""
         parts = [pyarrow.parquet.read_table(path, columns=[name])[name] for path in self.files]
-        return pyarrow.chunked_array(
-            [chunk for part in parts for chunk in part.chunks], type=None if parts else pyarrow.int64()
-        )
+        return pyarrow.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
 
     def in_order(self, firsts: Iterable[int], lasts: Iterable[int]) -> Iterator[pyarrow.Table]:
         """Tables of the documents from one index to another, sorted by index."""
@@ -128,7 +131,7 @@ class Staging:
         for number, path in enumerate(self.files):
             with pyarrow.parquet.ParquetFile(path) as file:
                 column = file.schema_arrow.get_field_index("index")
-                for group in range(file.metadata.num_row_groups):
+                for group in range(file.metadata.num_row_groups if file.metadata.num_rows else 0):
                     span = file.metadata.row_group(group).column(column).statistics
                     found.append((number, group, span.min, span.max))
         return numpy.array(found, dtype=[("file", "i8"), ("group", "i8"), ("first", "i8"), ("last", "i8")])
