@@ -109,7 +109,7 @@ def _corpus_settings(recipe: Recipe) -> Mapping[str, Any]:
 
 def _benchmarks(recipe: Recipe) -> list[Any]:
     """What the corpus must not give away: suites with the world's seed and the number of questions, and files."""
-    from hornbook.corpus.decontaminate import benchmark_files
+    from hornbook.corpus.benchmarks import benchmark_files
     from hornbook.stages.corpus import questions_looked_for
 
     files = [path for pattern in recipe.corpus.decontaminate_against for path in benchmark_files(pattern)]

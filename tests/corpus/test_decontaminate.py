@@ -1,20 +1,18 @@
 """Documents that give a benchmark's items away are found and dropped, with a receipt; others are left alone."""
 
-import csv
 import gzip
 import json
 import random
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
-from hornbook.corpus.decontaminate import Benchmark, Item, find_overlaps, index_passages, read_benchmarks
+from hornbook.corpus.decontaminate import find_overlaps, index_passages
 from hornbook.corpus.deduplicate import plain
 from hornbook.corpus.engine import load_daft
-from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
@@ -149,36 +147,6 @@ def test_the_receipt_says_which_document_gave_away_which_item(tmp_path, write_js
     assert removed["overlap"].startswith("a ferry carries 9 carts in one crossing")
     dropped = pyarrow.parquet.read_table(tmp_path / "out" / "dropped-00000.parquet").to_pylist()
     assert [(row["id"], row["reasons"]) for row in dropped] == [("train.jsonl:21", ["contaminated"])]
-
-
-def test_benchmarks_are_read_from_jsonl_and_csv_compressed_or_not(tmp_path: Path):
-    rows = [
-        {"question": "Why is that so?", "choices": ["this", {"deep": "that"}], "gold": 1},
-        {"question": "line\u2028break"},
-    ]
-    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with open(tmp_path / "b.csv", "w", encoding="utf-8-sig", newline="") as file:
-        csv.writer(file).writerows([["Question", "Answer"], ["Two\nlines?", "Yes"]])
-    first, second = read_benchmarks([f"files:{tmp_path}/*"])
-    assert (first.name, second.name) == ("a.jsonl.gz", "b.csv")
-    assert first.items == [Item("1", ("Why is that so?", "this", "that")), Item("2", ("line\u2028break",))]
-    assert second.items == [Item("1", ("Two\nlines?", "Yes"))]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "what"),
-    [
-        ("nowhere.jsonl", "names no benchmark"),
-        ("files:nowhere.jsonl", "names no benchmark"),
-        ("files:bad.jsonl", "cannot be read"),
-    ],
-)
-def test_a_benchmark_that_cannot_be_read_is_named(tmp_path, monkeypatch, pattern, what):
-    monkeypatch.chdir(tmp_path)
-    Path("bad.jsonl").write_text("no json")
-    with pytest.raises(UserError, match=f"corpus.decontaminate_against: .*{what}"):
-        read_benchmarks([pattern])
 
 
 @pytest.mark.slow

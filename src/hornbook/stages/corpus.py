@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
-from hornbook.corpus.decontaminate import Benchmark, Item, read_benchmarks
 from hornbook.recipe import Recipe
 from hornbook.stages.context import StageContext
 from hornbook.storyworld.questions import held_out_questions
