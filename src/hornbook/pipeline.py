@@ -99,11 +99,22 @@ def _run_export(context: StageContext) -> dict[str, Any]:
 
 
 def _corpus_settings(recipe: Recipe) -> Mapping[str, Any]:
-    settings: dict[str, Any] = {"corpus": recipe.corpus.model_dump(mode="json")}
+    settings: dict[str, Any] = {"corpus": recipe.corpus.model_dump(mode="json", exclude={"engine"})}
+    settings["benchmarks"] = _benchmarks(recipe)
     if "storyworld" in (*recipe.corpus.source, *recipe.corpus.validation_source):
         # Conversations belong to fine-tuning: more of them must not make the corpus anew.
         settings["storyworld"] = recipe.storyworld.model_dump(mode="json", exclude={"conversations"})
     return settings
+
+
+def _benchmarks(recipe: Recipe) -> list[Any]:
+    """What the corpus must not give away: suites with the world's seed and the number of questions, and files."""
+    from hornbook.corpus.benchmarks import benchmark_files
+    from hornbook.stages.corpus import questions_looked_for
+
+    files = [path for pattern in recipe.corpus.decontaminate_against for path in benchmark_files(pattern)]
+    suites = [[suite, recipe.storyworld.seed, questions_looked_for(recipe)] for suite in recipe.evaluate.suites]
+    return [*suites, *([path.name, sha256_file(path)] for path in files)]
 
 
 def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -136,6 +147,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
+        version=2,
     ),
     Stage(
         name="tokenizer",

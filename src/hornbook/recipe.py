@@ -202,8 +202,26 @@ class CorpusSection(Section):
     text_field: str = Field("text", min_length=1, description="Name of the field or column that holds the text.")
     cleaning: CleaningSection = Field(CleaningSection(), description="Repairs made to every document.")
     filters: FilterSection = Field(FilterSection(), description="Quality rules; off switches one off.")
-    deduplicate: Literal["none", "exact"] = Field(
-        "exact", description="Which duplicates to drop: none, or exact ones (the same text)."
+    deduplicate: Literal["none", "exact", "minhash"] = Field(
+        "exact",
+        description="Which duplicates to drop: none, exact ones (the same words), or with minhash near ones, too.",
+    )
+    deduplicate_threshold: float = Field(
+        0.75,
+        ge=0.5,
+        le=1,
+        description="Share of all runs of five words of two documents that both have (Jaccard), from which minhash "
+        "takes them for near-duplicates.",
+    )
+    decontaminate_against: Texts = Field(
+        (),
+        description="Benchmarks that the corpus must not give away, beside the suites of the evaluation: "
+        "files:PATH_OR_GLOB (jsonl, csv; also .gz), each row an item.",
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local",
+        description="Where the corpus is made: on all cores of this machine, or on a Ray cluster (the one that "
+        "RAY_ADDRESS names; needs the extra hornbook[cluster]). The result is the same.",
     )
 
 

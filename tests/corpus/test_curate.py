@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,73 @@ def test_without_deduplication_repeats_stay_together_in_one_split(tmp_path, writ
     kept = rows(tmp_path / "out", "documents")
     assert len(kept) == 100
     assert len({(row["text"], row["split"]) for row in kept}) == 50
+
+
+def edited_families(n_families: int) -> list[str]:
+    """Texts of 120 words and, next to each, two copies with one and two words changed."""
+    rng = random.Random(1)
+    words = [w for n in range(100) for w in _sound_words(n)]
+    texts = []
+    for _ in range(n_families):
+        text = rng.choices(words, k=120)
+        for n_edits in (0, 1, 2):
+            copy = list(text)
+            for place in rng.sample(range(120), n_edits):
+                copy[place] = "sailor"
+            texts.append(" ".join(copy))
+    return texts
+
+
+def _sound_words(number: int) -> list[str]:
+    return f"on the day {number} Mara and her brother went with that old friend to have a look at it".split()
+
+
+def test_near_duplicates_are_dropped_with_the_id_of_the_one_that_stays(tmp_path, write_jsonl):
+    texts = edited_families(40)
+    path = write_jsonl("families.jsonl", [*texts, texts[1].upper()])
+    report = run(tmp_path / "out", source=f"files:{path}", deduplicate="minhash", validation_fraction=0.2)
+    assert {row["id"] for row in rows(tmp_path / "out", "documents")} == {
+        f"families.jsonl:{line}" for line in range(1, 121, 3)
+    }
+    dropped = {row["id"]: (row["reasons"], row["duplicate_of"]) for row in rows(tmp_path / "out", "dropped")}
+    assert dropped["families.jsonl:6"] == (["near_duplicate"], "families.jsonl:4")
+    assert dropped["families.jsonl:121"] == (["near_duplicate"], "families.jsonl:1")
+    assert report["dropped"]["near_duplicate"]["documents"] == 81
+    assert report["steps"][2]["documents"] == 121
+
+
+def test_no_near_duplicate_straddles_the_split(tmp_path, write_jsonl):
+    texts = edited_families(60)
+    random.Random(2).shuffle(texts)
+    path = write_jsonl("families.jsonl", texts)
+    settings = {"source": f"files:{path}", "validation_fraction": 0.4}
+    straddling = {}
+    for deduplicate in ("exact", "minhash"):
+        run(tmp_path / deduplicate, **settings, deduplicate=deduplicate)
+        shingles = {"train": [], "validation": []}
+        for row in rows(tmp_path / deduplicate, "documents"):
+            words = row["text"].split()
+            shingles[row["split"]].append({" ".join(words[n : n + 5]) for n in range(len(words) - 4)})
+        assert min(map(len, shingles.values())) > 10
+        straddling[deduplicate] = sum(
+            len(a & b) / len(a | b) >= 0.8 for a in shingles["train"] for b in shingles["validation"]
+        )
+    assert straddling["minhash"] == 0 < straddling["exact"]
+
+
+def test_what_the_world_tells_is_not_taken_for_near_duplicates_but_altered_pages_are(tmp_path):
+    report = run(tmp_path, deduplicate="minhash")
+    near = [row["id"] for row in rows(tmp_path, "dropped") if row["reasons"] == ["near_duplicate"]]
+    assert near
+    assert all(name.startswith("web/") for name in near)
+    altered = report["quality"]["by_label"]["near_duplicate"]
+    assert altered["dropped"] >= 0.9 * altered["documents"]
+    assert report["quality"]["precision"] >= 0.97
+
+
+def test_an_empty_source_is_refused_in_one_sentence(tmp_path, write_jsonl):
+    with pytest.raises(UserError, match="of 0 documents none is left to train on"):
+        run(tmp_path / "out", source=f"files:{write_jsonl('empty.jsonl', [])}")
 
 
 def test_a_corpus_of_which_nothing_is_left_is_refused_with_the_rule_that_took_it(tmp_path, write_jsonl):

@@ -3,14 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hornbook.corpus.deduplicate import find_repeats, text_key
+from hornbook.corpus.deduplicate import find_repeats, plain, text_key
 from hornbook.corpus.engine import load_daft
 
 
 def repeats(texts: list[str]) -> list[bool]:
     daft = load_daft()
-    keys = daft.from_pydict({"text": texts}).select(text_key(daft.col("text")).alias("key")).to_arrow()["key"]
-    return find_repeats(keys.to_numpy()).tolist()
+    keys = daft.from_pydict({"text": texts}).select(text_key(plain(daft.col("text"))).alias("key")).to_arrow()["key"]
+    return (find_repeats(keys.to_numpy()) >= 0).tolist()
 
 
 def test_case_punctuation_and_blanks_make_no_difference():
@@ -21,7 +21,7 @@ def test_case_punctuation_and_blanks_make_no_difference():
 def test_the_key_is_the_same_on_every_machine():
     daft = load_daft()
     frame = daft.from_pydict({"text": ["The cat sat."]})
-    assert frame.select(text_key(daft.col("text"))).to_pydict()["text"] == [578192228879634653]
+    assert frame.select(text_key(plain(daft.col("text")))).to_pydict()["text"] == [578192228879634653]
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,9 +1,19 @@
-"""Daft is quiet: it reports no usage and draws no progress bar of its own."""
+"""The engine is quiet, goes on after a kill, and gives the same bytes on one machine and on a Ray cluster."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from hornbook.corpus.engine import use_engine
+from hornbook.corpus.staging import Staging
+from hornbook.errors import UserError
 
 PROGRAM = """
 import json, os, socket, sys
@@ -27,3 +37,83 @@ def test_daft_is_loaded_only_when_needed_and_reports_nothing():
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True, env=environment)
     assert json.loads(done.stdout) == {"before": False, "opted_out": True, "calls": [], "torch": False}
     assert done.stderr == ""
+
+
+# Sent to the child as text, so that it is killed like any run of a user.
+CURATE = """
+import sys
+from pathlib import Path
+from hornbook.corpus import curate as module, staging
+from hornbook.corpus.curate import curate
+from hornbook.recipe import CorpusSection, StoryworldSection
+
+engine, folder, wait = sys.argv[1:]
+staging.STAGED_BYTES = 200_000
+world = StoryworldSection(stories=1500, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=300)
+
+def progress(documents, n_bytes):
+    print(documents, flush=True)
+    if wait == "wait" and documents > 900:
+        sys.stdin.read()
+
+if __name__ == "__main__":
+    module.DOCUMENTS_PER_SHARD = 700
+    curate(CorpusSection(engine=engine, deduplicate="minhash"), world, Path(folder), progress=progress)
+"""
+
+
+def command(engine: str, folder: Path, wait: str = "go") -> list[str]:
+    return [sys.executable, "-c", CURATE, engine, str(folder), wait]
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[dict[str, bytes], int]:
+    """The shards of a run that nobody disturbs, and how many documents it judged."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = subprocess.run(command("local", folder), check=True, capture_output=True, text=True)
+    return shards(folder), int(done.stdout.splitlines()[-1])
+
+
+def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_again(tmp_path, uninterrupted):
+    child = subprocess.Popen(
+        command("local", tmp_path, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while int(child.stdout.readline()) <= 900:
+        pass
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    staged = list((tmp_path / ".staging").glob("staged-*.parquet"))
+    n_staged = sum(pyarrow.parquet.read_metadata(path).num_rows for path in staged)
+    assert n_staged > 0
+    assert not shards(tmp_path)
+    (tmp_path / ".staging" / ".staged-00099.parquet.tmp-1").write_bytes(b"half of a file")
+    done = subprocess.run(command("local", tmp_path), check=True, capture_output=True, text=True)
+    expected, n_documents = uninterrupted
+    assert int(done.stdout.splitlines()[-1]) == n_documents - n_staged
+    assert shards(tmp_path) == expected
+    assert not (tmp_path / ".staging").exists()
+
+
+def test_what_was_staged_for_another_recipe_is_not_used(tmp_path):
+    first = Staging(tmp_path / "staging", "one")
+    batch = pyarrow.record_batch({"index": [1, 2], "n_raw_bytes": [5, 5]})
+    assert list(first.write([batch], batch.schema, None)) == [(2, 10)]
+    assert len(Staging(tmp_path / "staging", "one").files) == 1
+    assert len(Staging(tmp_path / "staging", "two").files) == 0
+
+
+def test_without_ray_its_engine_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'corpus.engine: "ray" .*hornbook\[cluster\]'):
+        use_engine("ray")
+
+
+@pytest.mark.cluster
+def test_a_ray_cluster_gives_the_same_bytes_as_one_machine(tmp_path, uninterrupted):
+    pytest.importorskip("ray")
+    subprocess.run(command("ray", tmp_path), check=True, capture_output=True, text=True)
+    assert shards(tmp_path) == uninterrupted[0]

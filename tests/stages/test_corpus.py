@@ -10,7 +10,8 @@ from rich.console import Console
 from hornbook.recipe import load_recipe
 from hornbook.run_directory import RunDirectory
 from hornbook.stages.context import StageContext
-from hornbook.stages.corpus import run
+from hornbook.stages.corpus import questions_looked_for, run
+from hornbook.storyworld.questions import held_out_questions
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_the_facts_are_those_of_the_shards(context):
 def test_the_stage_can_be_declared_done_and_found_intact(context):
     context.stage.finish("fingerprint", 1.0, run(context))
     assert context.stage.is_done("fingerprint")
-    assert {"documents-00000.parquet", "dropped-00000.parquet", "report.json"} == set(context.stage.record()["files"])
+    files = {"documents-00000.parquet", "dropped-00000.parquet", "decontamination.json", "report.json"}
+    assert files == set(context.stage.record()["files"])
 
 
 def test_the_terminal_shows_each_step_and_reason_and_how_well_the_rules_did(context):
@@ -54,3 +56,18 @@ def test_the_terminal_shows_each_step_and_reason_and_how_well_the_rules_did(cont
     shown = context.console.file.getvalue()
     for words in ("read", "kept", "dropped: duplicate", "dropped: min_stop_words", "precision", "MB"):
         assert words in shown
+
+
+def test_no_document_is_left_that_gives_away_a_question_of_the_suites(context):
+    facts = run(context)
+    receipt = json.loads((context.stage.path / "decontamination.json").read_text())
+    assert [entry["name"] for entry in receipt["benchmarks"]] == ["comprehension", "reasoning", "facts"]
+    assert facts["dropped_by_rule"].get("contaminated", 0) == receipt["documents_removed"]
+    questions = {q.question for q in held_out_questions("reasoning", 200, context.recipe.storyworld)}
+    table = pyarrow.parquet.read_table(sorted(context.stage.path.glob("documents-*.parquet")))
+    assert not [text for text in table["text"].to_pylist() if any(question in text for question in questions)]
+
+
+def test_asking_a_few_more_questions_leaves_the_corpus_as_it_is(write_recipe):
+    few, more, many = (load_recipe(write_recipe(), {"evaluate.questions_per_suite": n}) for n in (200, 1000, 1001))
+    assert [questions_looked_for(recipe) for recipe in (few, more, many)] == [1000, 1000, 2000]

@@ -1,15 +1,16 @@
-"""The corpus query: sources → clean → filter → deduplicate → split → shards and a report.
+"""The corpus query: sources → clean → filter → decontaminate → deduplicate → split → shards and a report.
 
 It runs in three steps, each in bounded memory. First the engine reads, cleans and judges all documents as one
-lazy query, on all cores, and leaves the outcome in a staging folder. Then repeats are found among the
-survivors' keys, without their texts. Last the shards are written range by range in the order of the
-documents' indices. So the same recipe gives the same bytes, whatever order the engine works in.
+lazy query, on all cores, and what comes out is gathered in staged files. Then repeats are found among the
+survivors' keys and digests, without their texts. Last the shards are written range by range in the order of the
+documents' indices. So the same recipe gives the same bytes, whatever order the engine works in and wherever it
+was killed and run again.
 """
 
-import shutil
+import hashlib
+import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,15 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hornbook.corpus import cleaning, deduplicate, filters
-from hornbook.corpus.engine import load_daft
+from hornbook.corpus import cleaning, deduplicate, filters, minhash
+from hornbook.corpus.benchmarks import Benchmark
+from hornbook.corpus.decontaminate import CONTAMINATED, Passages, Receipt, index_passages, overlaps
+from hornbook.corpus.engine import load_daft, use_engine
+from hornbook.corpus.files import find_files
 from hornbook.corpus.report import ReportWriter
 from hornbook.corpus.sources import read_sources
+from hornbook.corpus.staging import SIGNATURE, Staging
+from hornbook.corpus.survivors import Survivors, find_survivors
 from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.run_directory import atomic_writer, write_json
@@ -30,60 +36,102 @@ if TYPE_CHECKING:
     from daft import DataFrame
 
 DOCUMENTS_PER_SHARD = 100_000
+BYTES_PER_SHARD = 128 * 2**20
+# Fewer than Daft's 131,072, for a morsel of documents has to fit in memory several times.
+DOCUMENTS_PER_MORSEL = 4096
 EXCERPT_CHARACTERS = 200
-# Small, because the engine keeps what it writes in memory until a row group is full.
-STAGED_FILE_BYTES = 64 * 2**20
-STAGED_ROW_GROUP_BYTES = 8 * 2**20
 EMPTY = "empty"
 
+Progress = Callable[[int, int], None]
 
-def curate(corpus: CorpusSection, world: StoryworldSection, folder: Path) -> dict[str, Any]:
+
+def curate(
+    corpus: CorpusSection,
+    world: StoryworldSection,
+    folder: Path,
+    benchmarks: Sequence[Benchmark] = (),
+    progress: Progress = lambda documents, n_bytes: None,
+) -> dict[str, Any]:
     """Write the curated corpus into `folder`, and return the report that is written beside it.
 
     The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits),
-    `dropped-*.parquet` (id, source, reasons, excerpt) and `report.json`. `generator_bits` is -log2 of a
-    text's exact probability where the storyworld wrote it and cleaning gave it back unchanged, else null.
+    `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of) and `report.json`. `generator_bits` is -log2
+    of a text's exact probability where the storyworld wrote it and cleaning gave it back unchanged, else null;
+    `duplicate_of` is the id of the document that a repeat repeats. Where there are benchmarks,
+    `decontamination.json` says what was removed because of which item.
+
+    Run again after a kill, it goes on with the documents it has staged, and ends with the same bytes.
+
+    Args:
+        corpus: the recipe's section.
+        world: the storyworld, where it is a source.
+        folder: where to write.
+        benchmarks: what the corpus must not give away.
+        progress: called now and then with the number of documents judged so far and of their raw bytes.
 
     Raises UserError where a source cannot be read, or where nothing is left to train on or to validate with.
     """
     started = time.perf_counter()
-    staging = folder / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
+    use_engine(corpus.engine)
     for leftover in [*folder.glob("documents-*.parquet"), *folder.glob("dropped-*.parquet")]:
         leftover.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-
-    daft = load_daft()
-    judged = judge(read_sources(corpus, world), corpus)
-    with daft.execution_config_ctx(
-        parquet_target_filesize=STAGED_FILE_BYTES, parquet_target_row_group_size=STAGED_ROW_GROUP_BYTES
-    ):
-        judged.write_parquet(str(staging), write_mode="overwrite")
-    staged = daft.read_parquet(str(staging / "*.parquet"))
-    survivors = find_survivors(staged, corpus)
-    report = ReportWriter()
-    for number, documents in enumerate(_in_order(staged)):
+    staging = Staging(folder / ".staging", _inputs(corpus, world, benchmarks))
+    passages = index_passages(benchmarks)
+    _stage(staging, read_sources(corpus, world), corpus, passages, progress)
+    survivors = find_survivors(staging, corpus)
+    report, receipt = ReportWriter(), Receipt(benchmarks, passages)
+    for number, documents in enumerate(staging.in_order(*_shard_ranges(staging))):
         kept, dropped = _part(documents, survivors)
         _write_shard(folder / f"documents-{number:05}.parquet", kept.select(_KEPT_COLUMNS))
         _write_shard(folder / f"dropped-{number:05}.parquet", dropped.select(_DROPPED_COLUMNS))
         report.add(documents, kept, dropped)
-    shutil.rmtree(staging)
+        receipt.add(dropped)
+    staging.remove()
     finished = report.finish(time.perf_counter() - started)
+    if benchmarks:
+        write_json(folder / "decontamination.json", receipt.finish())
     write_json(folder / "report.json", finished)
     _check_something_is_left(finished, corpus)
     return finished
 
 
 _KEPT_COLUMNS = ["id", "source", "split", "text", "n_bytes", "generator_bits"]
-_DROPPED_COLUMNS = ["id", "source", "reasons", "excerpt"]
+_DROPPED_COLUMNS = ["id", "source", "reasons", "excerpt", "duplicate_of"]
 
 
-def judge(documents: "DataFrame", corpus: CorpusSection) -> "DataFrame":
+def _inputs(corpus: CorpusSection, world: StoryworldSection, benchmarks: Sequence[Benchmark]) -> str:
+    """A hash of all that judged documents depend on."""
+    files = [
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        for source in (*corpus.validation_source, *corpus.source)
+        if source.startswith("files:")
+        for path in find_files(source.removeprefix("files:"))
+    ]
+    without_effect = {"engine", "validation_fraction"}
+    recipe = [corpus.model_dump(mode="json", exclude=without_effect), world.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps([recipe, files, benchmarks]).encode()).hexdigest()
+
+
+def _stage(
+    staging: Staging, documents: "DataFrame", corpus: CorpusSection, passages: Passages, progress: Progress
+) -> None:
+    daft = load_daft()
+    judged = judge(staging.without_finished(documents), corpus, passages)
+    cut = minhash.banding(corpus.deduplicate_threshold) if corpus.deduplicate == "minhash" else None
+    n_documents = n_bytes = 0
+    with daft.execution_config_ctx(default_morsel_size=DOCUMENTS_PER_MORSEL):
+        schema = judged.schema().to_pyarrow_schema()
+        for n_more, n_more_bytes in staging.write(judged.to_arrow_iter(), schema, cut):
+            n_documents, n_bytes = n_documents + n_more, n_bytes + n_more_bytes
+            progress(n_documents, n_bytes)
+
+
+def judge(documents: "DataFrame", corpus: CorpusSection, passages: Passages) -> "DataFrame":
     """Clean raw documents and find what is wrong with each, lazily.
 
-    Adds `text` (cleaned), `problem` ("empty" where cleaning leaves nothing), `reasons` (rules broken), `key`,
-    `n_raw_bytes`, `n_bytes`, `generator_bits`, and for pages whose answer is known `is_restored` and
-    `is_wanted`.
+    Adds `text` (cleaned), `problem` ("empty" where cleaning leaves nothing), `reasons` (rules broken), `overlaps`
+    (passages of benchmarks it gives away), `key`, `n_raw_bytes`, `n_bytes`, `generator_bits`, for pages whose
+    answer is known `is_restored` and `is_wanted`, and where near-duplicates are wanted `signature`.
     """
     daft = load_daft()
     col, lit, functions = daft.col, daft.lit, daft.functions
@@ -91,83 +139,67 @@ def judge(documents: "DataFrame", corpus: CorpusSection) -> "DataFrame":
     documents = documents.with_column("text", cleaning.clean(col("text"), col("is_html"), corpus.cleaning))
     is_empty = functions.is_null(col("problem")) & (col("text") == lit(""))
     is_restored = col("text") == col("expected")
-    return documents.with_columns(
-        {
-            "problem": functions.when(is_empty, lit(EMPTY)).otherwise(col("problem")),
-            "reasons": filters.broken_rules(col("text"), corpus.filters),
-            "key": deduplicate.text_key(col("text")),
-            "n_bytes": functions.length_bytes(col("text")),
-            "generator_bits": functions.when(is_restored, col("bits")).otherwise(lit(None)),
-            "is_restored": is_restored,
-            "is_wanted": col("expected") != lit(""),
-        }
-    ).exclude("is_html", "expected", "bits")
+    documents = documents.with_column("plain", deduplicate.plain(col("text")))
+    columns = {
+        "problem": functions.when(is_empty, lit(EMPTY)).otherwise(col("problem")),
+        "reasons": filters.broken_rules(col("text"), corpus.filters),
+        "overlaps": overlaps(col("plain"), passages),
+        "key": deduplicate.text_key(col("plain")),
+        "n_bytes": functions.length_bytes(col("text")),
+        "generator_bits": functions.when(is_restored, col("bits")).otherwise(lit(None)),
+        "is_restored": is_restored,
+        "is_wanted": col("expected") != lit(""),
+    }
+    if corpus.deduplicate == "minhash":
+        columns[SIGNATURE] = minhash.signature(col("plain"))
+    return documents.with_columns(columns).exclude("is_html", "expected", "bits", "plain")
 
 
-@dataclass(frozen=True)
-class Survivors:
-    """The documents that no rule drops, in the order of their indices: three arrays of the same length."""
-
-    index: numpy.ndarray
-    is_repeat: numpy.ndarray
-    is_validation: numpy.ndarray
-
-
-def find_survivors(judged: "DataFrame", corpus: CorpusSection) -> Survivors:
-    """Mark repeats among the documents that broke no rule, and set some of them apart for validation.
-
-    The key of the text decides the split, so a text is in the same split in every corpus that holds it, and
-    copies of it never stand in both. Where no key is small enough, the smallest one makes the validation
-    split.
-    """
-    daft = load_daft()
-    col, functions = daft.col, daft.functions
-    is_sound = functions.is_null(col("problem")) & (functions.list_count(col("reasons")) == daft.lit(0))
-    columns = judged.select("index", "key", "for_validation", "problem", "reasons")
-    frame = columns.where(is_sound).exclude("problem", "reasons")
-    table = frame.to_arrow().sort_by("index")
-    key = table["key"].to_numpy()
-    is_repeat = deduplicate.find_repeats(key) if corpus.deduplicate == "exact" else numpy.zeros(len(key), bool)
-    if corpus.validation_source:
-        is_validation = table["for_validation"].to_numpy()
-    else:
-        is_validation = key < numpy.uint64(corpus.validation_fraction * 2**64)
-        if len(key) and not is_validation.any():
-            is_validation = key == key.min()
-    return Survivors(table["index"].to_numpy(), is_repeat, is_validation)
-
-
-def _in_order(staged: "DataFrame") -> Iterator[pyarrow.Table]:
-    """The staged documents in the order of their indices, in tables of DOCUMENTS_PER_SHARD rows."""
-    col = load_daft().col
-    indices = numpy.sort(staged.select("index").to_arrow()["index"].to_numpy())
-    for start in range(0, len(indices), DOCUMENTS_PER_SHARD):
-        shard = indices[start : start + DOCUMENTS_PER_SHARD]
-        inside = (col("index") >= int(shard[0])) & (col("index") <= int(shard[-1]))
-        yield staged.where(inside).to_arrow().sort_by("index").combine_chunks()
+def _shard_ranges(staging: Staging) -> tuple[list[int], list[int]]:
+    """The first and the last index of each shard: so many documents, or so many bytes, whichever are fewer."""
+    index, n_bytes = staging.column("index").to_numpy(), staging.column("n_bytes").to_numpy()
+    order = numpy.argsort(index)
+    index, ends = index[order], numpy.cumsum(n_bytes[order])
+    firsts, lasts, start = [], [], 0
+    while start < len(index):
+        before = ends[start - 1] if start else 0
+        stop = int(numpy.searchsorted(ends, before + BYTES_PER_SHARD, side="right"))
+        stop = max(start + 1, min(stop, start + DOCUMENTS_PER_SHARD))
+        firsts.append(int(index[start]))
+        lasts.append(int(index[stop - 1]))
+        start = stop
+    return firsts, lasts
 
 
 def _part(documents: pyarrow.Table, survivors: Survivors) -> tuple[pyarrow.Table, pyarrow.Table]:
     """The documents to keep, with their split, and those to drop, with all their reasons and an excerpt."""
     index = documents["index"].to_numpy()
-    if len(survivors.index):
-        place = numpy.minimum(numpy.searchsorted(survivors.index, index), len(survivors.index) - 1)
-        is_sound = survivors.index[place] == index
-        is_repeat = is_sound & survivors.is_repeat[place]
-        is_validation = is_sound & survivors.is_validation[place]
-    else:
-        is_sound = is_repeat = is_validation = numpy.zeros(len(index), dtype=bool)
-    is_kept = is_sound & ~is_repeat
+    number = numpy.full(len(index), -1, dtype=numpy.int64)
+    first, last = numpy.searchsorted(survivors.index, [index[0], index[-1] + 1])
+    number[numpy.searchsorted(index, survivors.index[first:last])] = numpy.arange(first, last)
+    is_kept = number >= 0
+    is_kept[is_kept] = survivors.repeats[number[is_kept]] < 0
+    is_validation = survivors.is_validation[number[is_kept]]
     split = pyarrow.array(numpy.where(is_validation, "validation", "train").tolist(), pyarrow.string())
-    kept = documents.append_column("split", split).filter(pyarrow.array(is_kept))
+    kept = documents.filter(pyarrow.array(is_kept)).append_column("split", split)
     dropped = documents.filter(pyarrow.array(~is_kept))
-    reasons = [
-        [problem] if problem else rules or [deduplicate.DUPLICATE]
-        for problem, rules in zip(dropped["problem"].to_pylist(), dropped["reasons"].to_pylist(), strict=True)
-    ]
+    reasons, duplicate_of = [], []
+    for row, n in zip(
+        dropped.select(["problem", "reasons", "overlaps"]).to_pylist(), number[~is_kept].tolist(), strict=True
+    ):
+        if n >= 0:
+            repeated = survivors.ids[int(survivors.repeats[n])]
+            reason = deduplicate.NEAR_DUPLICATE if survivors.is_near[n] else deduplicate.DUPLICATE
+            reasons.append([reason])
+        else:
+            repeated = None
+            broken = row["reasons"] + ([CONTAMINATED] if row["overlaps"] else [])
+            reasons.append([row["problem"]] if row["problem"] else broken)
+        duplicate_of.append(repeated)
     excerpt = pyarrow.compute.utf8_slice_codeunits(dropped["text"], 0, EXCERPT_CHARACTERS)
     column = dropped.schema.get_field_index("reasons")
     dropped = dropped.set_column(column, "reasons", pyarrow.array(reasons, pyarrow.list_(pyarrow.string())))
+    dropped = dropped.append_column("duplicate_of", pyarrow.array(duplicate_of, pyarrow.string()))
     return kept, dropped.append_column("excerpt", excerpt)
 
 

@@ -1,4 +1,9 @@
-"""Deduplication: of texts that are the same but for case, punctuation and blanks, the first one stays."""
+"""Deduplication: of texts that are the same, or nearly the same, the first one stays.
+
+Texts are compared without case, punctuation and blanks. Only 64-bit keys, and digests of signatures on the
+disk, are needed, so it is done in one place, and the outcome cannot depend on the order in which an engine
+works.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,18 +14,22 @@ from hornbook.corpus.engine import load_daft
 if TYPE_CHECKING:
     from daft import Expression
 
-# The reason with which repeats are dropped.
+# The reasons with which repeats are dropped.
 DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near_duplicate"
 
 
-def text_key(text: "Expression") -> "Expression":
-    """A 64-bit hash of the text in small letters, without punctuation and with single blanks.
+def plain(text: "Expression") -> "Expression":
+    """The words of a text: in small letters, without ASCII's punctuation, parted by single blanks."""
+    return load_daft().functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
+
+
+def text_key(plain_text: "Expression") -> "Expression":
+    """A 64-bit hash of the words.
 
     Among ten million different documents the chance that any two share a key is 3 in a million.
     """
-    functions = load_daft().functions
-    plain = functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
-    return functions.hash(plain)
+    return load_daft().functions.hash(plain_text)
 
 
 def find_repeats(keys: numpy.ndarray) -> numpy.ndarray:
@@ -29,9 +38,8 @@ def find_repeats(keys: numpy.ndarray) -> numpy.ndarray:
     Args:
         keys: `text_key` of each document, in the order of the documents.
 
-    Returns a boolean array of the same length. Keys alone take eight bytes a document, so this is done in one
-    place, and the outcome cannot depend on the order in which an engine works.
+    Returns for each document the number of the first one with its key, or -1 where it is the first itself.
     """
-    is_repeat = numpy.ones(len(keys), dtype=bool)
-    is_repeat[numpy.unique(keys, return_index=True)[1]] = False
-    return is_repeat
+    _, firsts, which = numpy.unique(keys, return_index=True, return_inverse=True)
+    first = firsts[which]
+    return numpy.where(first == numpy.arange(len(keys)), -1, first)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from hornbook.corpus.deduplicate import DUPLICATE
+from hornbook.corpus.deduplicate import DUPLICATE, NEAR_DUPLICATE
 
 SAMPLES = 3
 
@@ -53,11 +53,9 @@ class ReportWriter:
         """
         documents, n_bytes = self._documents, self._bytes
         known_bytes = n_bytes["validation_with_generator_bits"]
-        if DUPLICATE in self._lost:
-            documents["repeats"], n_bytes["repeats"] = (
-                self._lost[DUPLICATE].documents,
-                self._lost[DUPLICATE].bytes,
-            )
+        for repeats in (self._lost[reason] for reason in (DUPLICATE, NEAR_DUPLICATE) if reason in self._lost):
+            documents["repeats"] += repeats.documents
+            n_bytes["repeats"] += repeats.bytes
         steps = {"read": ["read"], "cleaned": ["cleaned"], "filtered": ["kept", "repeats"], "kept": ["kept"]}
         return {
             "documents": {

@@ -1,12 +1,20 @@
 """The first stage: the recipe's sources become curated documents, and a report says what happened to each."""
 
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
+from hornbook.recipe import Recipe
 from hornbook.stages.context import StageContext
+from hornbook.storyworld.questions import held_out_questions
+
+# Questions of a suite are looked for by the full thousand, so that asking a few more of them does not make the
+# corpus, and all that is trained on it, anew.
+QUESTIONS_AT_ONCE = 1000
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -16,8 +24,15 @@ def run(context: StageContext) -> dict[str, Any]:
     model that knew the storyworld's rules would reach on them. None where there are no such documents.
     """
     recipe = context.recipe
-    with context.console.status("reading, cleaning and judging documents"):
-        report = curate(recipe.corpus, recipe.storyworld, context.stage.path)
+    started = time.monotonic()
+    doing = "reading, cleaning and judging documents"
+    with context.console.status(doing) as status:
+
+        def show(documents: int, n_bytes: int) -> None:
+            speed = documents / (time.monotonic() - started)
+            status.update(f"{doing}: {documents:,} so far, {n_bytes / 1e6:,.0f} MB, {speed:,.0f} documents a second")
+
+        report = curate(recipe.corpus, recipe.storyworld, context.stage.path, _benchmarks(recipe), show)
     _print_report(report, context.console)
     counts, generator = report["documents"], report["generator"]
     return {
@@ -33,6 +48,23 @@ def run(context: StageContext) -> dict[str, Any]:
         "validation_documents_without_generator_bits": generator["validation_documents_without_bits"],
         "raw_megabytes_per_second": report["raw_megabytes_per_second"],
     }
+
+
+def questions_looked_for(recipe: Recipe) -> int:
+    """How many questions of each suite the corpus must not give away: all that will be asked, and some more."""
+    return -(-recipe.evaluate.questions_per_suite // QUESTIONS_AT_ONCE) * QUESTIONS_AT_ONCE
+
+
+def _benchmarks(recipe: Recipe) -> list[Benchmark]:
+    """All that the recipe evaluates, and the files that it names besides."""
+    n_questions = questions_looked_for(recipe)
+    suites = []
+    for suite in recipe.evaluate.suites:
+        questions = enumerate(held_out_questions(suite, n_questions, recipe.storyworld), start=1)
+        suites.append(
+            Benchmark(suite, [Item(str(n), (question.context, question.question)) for n, question in questions])
+        )
+    return [*suites, *read_benchmarks(recipe.corpus.decontaminate_against)]
 
 
 def _print_report(report: dict[str, Any], console: Console) -> None:

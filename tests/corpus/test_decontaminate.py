@@ -1,0 +1,178 @@
+"""Documents that give a benchmark's items away are found and dropped, with a receipt; others are left alone."""
+
+import gzip
+import json
+import random
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
+from hornbook.corpus.curate import curate
+from hornbook.corpus.decontaminate import find_overlaps, index_passages
+from hornbook.corpus.deduplicate import plain
+from hornbook.corpus.engine import load_daft
+from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.storyworld.corpus import write_documents
+from hornbook.storyworld.questions import held_out_questions
+
+WORLD = StoryworldSection(stories=600, echoes=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0)
+WORDS_BETWEEN_EDITS = 16
+
+
+def plain_column(texts: list[str]) -> pyarrow.Array:
+    daft = load_daft()
+    column = daft.from_pydict({"text": texts}).select(plain(daft.col("text")).alias("text")).to_arrow()["text"]
+    return column.combine_chunks()
+
+
+def found(texts: list[str], benchmarks: list[Benchmark]) -> list[set[tuple[str, str]]]:
+    """For each text the benchmarks and items that it gives away."""
+    passages = index_passages(benchmarks)
+    return [
+        {
+            (benchmarks[number].name, benchmarks[number].items[item].id)
+            for number, item in (passages.item[overlap["passage"]] for overlap in overlaps)
+        }
+        for overlaps in find_overlaps(plain_column(texts), passages)
+    ]
+
+
+def lightly_edited(rng: random.Random, text: str) -> str:
+    """One word in every sixteen, and at least one, replaced, dropped or followed by another; and no capitals."""
+    words = text.lower().split()
+    for _ in range(max(1, len(words) // WORDS_BETWEEN_EDITS)):
+        place = rng.randrange(len(words))
+        words[place : place + 1] = rng.choice((["surely"], [], [words[place], "indeed"]))
+    return " ".join(words)
+
+
+def suite(name: str, n: int, section: StoryworldSection = WORLD) -> Benchmark:
+    questions = held_out_questions(name, n, section)
+    return Benchmark(name, [Item(str(i), (q.context, q.question)) for i, q in enumerate(questions)])
+
+
+@pytest.fixture(scope="module")
+def clean() -> list[str]:
+    return [document.text for document in write_documents(WORLD)]
+
+
+@pytest.fixture(scope="module")
+def comprehension() -> Benchmark:
+    return suite("comprehension", 200)
+
+
+def test_the_worlds_own_stories_give_nothing_away(clean, comprehension):
+    assert not any(found(clean, [comprehension, suite("facts", 200)]))
+
+
+def test_every_item_that_stands_in_a_document_is_found(clean, comprehension):
+    planted = [f"{clean[n]}\n\n{item.passages[0]}\n{clean[-n]}" for n, item in enumerate(comprehension.items)]
+    assert found(planted, [comprehension]) == [{("comprehension", item.id)} for item in comprehension.items]
+
+
+def test_nearly_every_item_is_found_that_was_lightly_edited(clean, comprehension):
+    rng = random.Random(1)
+    planted = [
+        f"{clean[n]}\n\n{lightly_edited(rng, item.passages[0])}\n{clean[-n]}"
+        for n, item in enumerate(comprehension.items)
+    ]
+    hits = [
+        ("comprehension", item.id) in f
+        for item, f in zip(comprehension.items, found(planted, [comprehension]), strict=True)
+    ]
+    assert sum(hits) >= 0.95 * len(hits)
+
+
+def test_half_of_an_item_and_words_scattered_over_a_document_are_no_copy(comprehension):
+    story = comprehension.items[0].passages[0].split()
+    half = " ".join(story[: len(story) // 2 - 5])
+    scattered = " ".join(" ".join([*story[i : i + 8], *["and so on"] * 12]) for i in range(0, len(story), 8))
+    assert found([half, scattered], [comprehension]) == [set(), set()]
+
+
+def test_a_question_with_another_number_is_another_question():
+    reasoning = suite("reasoning", 1000)
+    sums = [item for item in reasoning.items if "bags of" in item.passages[1]]
+    texts = [item.passages[1] for item in sums]
+    other = [text.replace(number, str(int(number) % 9 + 1), 1) for text in texts for number in [text.split()[2]]]
+    hits = found([*texts, *other], [reasoning])
+    assert all(hits[: len(texts)])
+    # Some of the changed ones are held out as well.
+    held_out = {text.lower() for text in texts}
+    assert not any(hit for text, hit in zip(other, hits[len(texts) :], strict=True) if text.lower() not in held_out)
+
+
+def test_short_passages_and_what_many_items_share_prove_nothing():
+    template = "Which of the following is the best reason for what the person in the story did on that day"
+    benchmark = Benchmark("quiz", [Item(str(n), (template, f"Why number {n}?", "Yes.")) for n in range(30)])
+    many = Benchmark("many", [Item(str(n), (f"{template} number {n}",)) for n in range(30)])
+    assert found(["Why number 7? Yes.", ""], [benchmark]) == [set(), set()]
+    assert found([template], [many]) == [set()]
+
+
+def test_case_punctuation_and_line_breaks_hide_nothing():
+    text = "The old ferryman counted seven silver coins before he untied the rope and pushed off."
+    benchmark = Benchmark("quiz", [Item("1", (text,))])
+    copy = text.upper().replace(" ", "\n").replace("COINS", '"coins",')
+    assert found([copy], [benchmark]) == [{("quiz", "1")}]
+
+
+def test_the_receipt_says_which_document_gave_away_which_item(tmp_path, write_jsonl, sound_text):
+    question = (
+        "A ferry carries 9 carts in one crossing and makes 4 crossings a day; how many carts cross the river in a week?"
+    )
+    (tmp_path / "quiz.jsonl").write_text(
+        json.dumps({"question": "Too short?", "gold": 1})
+        + "\n"
+        + json.dumps({"question": question, "options": ["7", "9"]})
+        + "\n"
+    )
+    texts = [sound_text(n) for n in range(50)]
+    texts[20] = f"{sound_text(200)} {question.lower()} Nobody knew."
+    source = write_jsonl("train.jsonl", texts)
+    report = curate(
+        CorpusSection(source=f"files:{source}", validation_fraction=0.2),
+        StoryworldSection(),
+        tmp_path / "out",
+        read_benchmarks([f"files:{tmp_path}/quiz.jsonl"]),
+    )
+    assert report["dropped"]["contaminated"]["documents"] == 1
+    receipt = json.loads((tmp_path / "out" / "decontamination.json").read_text())
+    assert receipt["benchmarks"] == [{"name": "quiz.jsonl", "items": 2, "items_looked_for": 1, "items_found": 1}]
+    (removed,) = receipt["removed"]
+    assert removed["document"] == "train.jsonl:21"
+    assert (removed["benchmark"], removed["item"], removed["share_found"]) == ("quiz.jsonl", "2", 1.0)
+    assert removed["overlap"].startswith("a ferry carries 9 carts in one crossing")
+    dropped = pyarrow.parquet.read_table(tmp_path / "out" / "dropped-00000.parquet").to_pylist()
+    assert [(row["id"], row["reasons"]) for row in dropped] == [("train.jsonl:21", ["contaminated"])]
+
+
+@pytest.mark.slow
+def test_real_benchmarks_are_found_in_real_stories_and_nowhere_else(real_data):
+    with gzip.open(real_data / "pretrain/tinystories/train.jsonl.gz", "rt", encoding="utf-8") as file:
+        stories = [json.loads(line)["text"] for line in file]
+    names = (
+        "arc_challenge",
+        "arc_easy",
+        "boolq",
+        "hellaswag_val_1000",
+        "lambada_openai",
+        "mmlu_test",
+        "openbook_qa",
+        "piqa",
+    )
+    benchmarks = read_benchmarks(f"files:{real_data}/benchmarks/{name}.jsonl.gz" for name in names)
+    assert len(stories) > 10_000
+    assert not any(found(stories, benchmarks))
+    passages = index_passages(benchmarks)
+    distinctive = sorted({number for number, n_words in enumerate(passages.n_words) if n_words >= WORDS_BETWEEN_EDITS})
+    rng = random.Random(1)
+    chosen = [passages.item[number] for number in rng.sample(distinctive, 1000)]
+    longest = [max(benchmarks[b].items[i].passages, key=lambda text: len(text.split())) for b, i in chosen]
+    for edited, least in ((False, 1.0), (True, 0.95)):
+        texts = [lightly_edited(rng, text) if edited else text for text in longest]
+        planted = [f"{stories[n]}\n{text}\n{stories[-n]}" for n, text in enumerate(texts)]
+        hits = [bool(items) for items in found(planted, benchmarks)]
+        assert sum(hits) >= least * len(hits)
