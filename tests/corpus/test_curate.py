@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet
@@ -283,8 +284,37 @@ def test_what_the_world_tells_is_not_taken_for_near_duplicates_but_altered_pages
     assert report["quality"]["precision"] >= 0.97
 
 
+def test_weights_take_documents_twice_or_some_of_them_and_deduplication_does_not_undo_that(
+    tmp_path, write_jsonl, sound_text
+):
+    books = write_jsonl("books.jsonl", [sound_text(n) for n in range(100)])
+    pages = write_jsonl("pages.jsonl", [sound_text(n) for n in range(50, 150)])
+    report = run(tmp_path / "out", source=[f"files:{books}", f"files:{pages}"], weights=[2, 0.5])
+    training = Counter(row["text"] for row in rows(tmp_path / "out", "documents") if row["split"] == "train")
+    from_books, from_pages = (
+        {sound_text(n): training[sound_text(n)] for n in numbers} for numbers in (range(100), range(100, 150))
+    )
+    assert set(from_books.values()) - {0} == {2}
+    assert set(from_pages.values()) == {0, 1}
+    assert 10 < sum(from_pages.values()) < 40
+    assert report["documents"]["train"] == training.total()
+    left_out = [row for row in rows(tmp_path / "out", "dropped") if row["reasons"] == ["weight"]]
+    assert len(left_out) == report["dropped"]["weight"]["documents"] > 10
+    counts = report["documents"]
+    assert counts["read"] == counts["set_aside"] + counts["dropped"] + counts["kept"] == 200
+
+
+def test_c4_leaves_out_lines_before_the_document_is_judged(tmp_path, write_jsonl):
+    sentences = "This is a sentence of some length. " * 6
+    path = write_jsonl("page.jsonl", [f"{sentences}Story {n}.\nClick here to subscribe" for n in range(20)])
+    run(tmp_path / "out", source=f"files:{path}", filters=FilterSection(preset="c4"))
+    texts = [row["text"] for row in rows(tmp_path / "out", "documents")]
+    assert len(texts) == 20
+    assert not any("subscribe" in text for text in texts)
+
+
 def test_an_empty_source_is_refused_in_one_sentence(tmp_path, write_jsonl):
-    with pytest.raises(UserError, match="of 0 documents none is left to train on"):
+    with pytest.raises(UserError, match=r"none is left to train on \(no_documents: 1\)"):
         run(tmp_path / "out", source=f"files:{write_jsonl('empty.jsonl', [])}")
 
 

@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hornbook.corpus import cleaning, deduplicate, filters, minhash
+from hornbook.corpus import cleaning, deduplicate, filters, minhash, mixing
 from hornbook.corpus.benchmarks import Benchmark
 from hornbook.corpus.decontaminate import CONTAMINATED, Passages, Receipt, index_passages, overlaps
 from hornbook.corpus.engine import load_daft, use_engine
@@ -54,7 +54,8 @@ def curate(
 ) -> dict[str, Any]:
     """Write the curated corpus into `folder`, and return the report that is written beside it.
 
-    The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits),
+    The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits; as often as the weight of
+    its source takes a document),
     `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of) and `report.json`. `generator_bits` is -log2
     of a text's exact probability where the storyworld wrote it and cleaning gave it back unchanged, else null;
     `duplicate_of` is the id of the document that a repeat repeats. Where there are benchmarks,
@@ -82,7 +83,8 @@ def curate(
     report, receipt = ReportWriter(), Receipt(benchmarks, passages)
     for number, documents in enumerate(staging.in_order(*_shard_ranges(staging))):
         kept, dropped = _part(documents, survivors)
-        _write_shard(folder / f"documents-{number:05}.parquet", kept.select(_KEPT_COLUMNS))
+        times = pyarrow.array(numpy.repeat(numpy.arange(len(kept)), kept["times"].to_numpy()))
+        _write_shard(folder / f"documents-{number:05}.parquet", kept.select(_KEPT_COLUMNS).take(times))
         _write_shard(folder / f"dropped-{number:05}.parquet", dropped.select(_DROPPED_COLUMNS))
         report.add(documents, kept, dropped)
         receipt.add(dropped)
@@ -137,6 +139,7 @@ def judge(documents: "DataFrame", corpus: CorpusSection, passages: Passages) -> 
     col, lit, functions = daft.col, daft.lit, daft.functions
     documents = documents.with_column("n_raw_bytes", functions.length_bytes(col("text")))
     documents = documents.with_column("text", cleaning.clean(col("text"), col("is_html"), corpus.cleaning))
+    documents = documents.with_column("text", filters.edit_lines(col("text"), corpus.filters))
     is_empty = functions.is_null(col("problem")) & (col("text") == lit(""))
     is_restored = col("text") == col("expected")
     documents = documents.with_column("plain", deduplicate.plain(col("text")))
@@ -172,22 +175,30 @@ def _shard_ranges(staging: Staging) -> tuple[list[int], list[int]]:
 
 
 def _part(documents: pyarrow.Table, survivors: Survivors) -> tuple[pyarrow.Table, pyarrow.Table]:
-    """The documents to keep, with their split, and those to drop, with all their reasons and an excerpt."""
+    """The documents to keep, with their split and how many times they are taken, and those to drop, with why."""
     index = documents["index"].to_numpy()
     number = numpy.full(len(index), -1, dtype=numpy.int64)
     first, last = numpy.searchsorted(survivors.index, [index[0], index[-1] + 1])
     number[numpy.searchsorted(index, survivors.index[first:last])] = numpy.arange(first, last)
-    is_kept = number >= 0
-    is_kept[is_kept] = survivors.repeats[number[is_kept]] < 0
-    is_validation = survivors.is_validation[number[is_kept]]
-    split = pyarrow.array(numpy.where(is_validation, "validation", "train").tolist(), pyarrow.string())
+    is_sound = number >= 0
+    is_first, is_validation = is_sound.copy(), is_sound.copy()
+    is_first[is_sound] = survivors.repeats[number[is_sound]] < 0
+    is_validation[is_sound] = survivors.is_validation[number[is_sound]]
+    times = mixing.repetitions(documents["key"].to_numpy(), documents["weight"].to_numpy())
+    times = numpy.where(is_first, numpy.where(is_validation, 1, times), 0)
+    is_kept = times > 0
+    split = pyarrow.array(numpy.where(is_validation[is_kept], "validation", "train").tolist(), pyarrow.string())
     kept = documents.filter(pyarrow.array(is_kept)).append_column("split", split)
+    kept = kept.append_column("times", pyarrow.array(times[is_kept]))
     dropped = documents.filter(pyarrow.array(~is_kept))
     reasons, duplicate_of = [], []
     for row, n in zip(
         dropped.select(["problem", "reasons", "overlaps"]).to_pylist(), number[~is_kept].tolist(), strict=True
     ):
-        if n >= 0:
+        if n >= 0 and survivors.repeats[n] < 0:
+            repeated = None
+            reasons.append([mixing.NOT_TAKEN])
+        elif n >= 0:
             repeated = survivors.ids[int(survivors.repeats[n])]
             reason = deduplicate.NEAR_DUPLICATE if survivors.is_near[n] else deduplicate.DUPLICATE
             reasons.append([reason])

@@ -1,6 +1,7 @@
 """The corpus report: what came in, what was kept, what was dropped by which rule, and how well the rules did.
 
-Counts always add up: read = set aside + dropped + kept. Where the storyworld says what is wrong with a page,
+Counts always add up: read = set aside + dropped + kept. The two splits count a document as often as the weight of its
+source takes it. Where the storyworld says what is wrong with a page,
 the report also has the precision and recall of dropping, by rule and by kind of mess.
 """
 
@@ -34,7 +35,8 @@ class ReportWriter:
         self._count("kept", len(kept), _sum(kept, "n_bytes"))
         for split in ("train", "validation"):
             part = kept.filter(pyarrow.compute.equal(kept["split"], split))
-            self._count(split, len(part), _sum(part, "n_bytes"))
+            bytes_taken = pyarrow.compute.sum(pyarrow.compute.multiply(part["times"], part["n_bytes"])).as_py() or 0
+            self._count(split, int(_sum(part, "times")), bytes_taken)
         known = part.filter(pyarrow.compute.is_valid(part["generator_bits"]))
         self._count("validation_with_generator_bits", len(known), _sum(known, "n_bytes"))
         self._generator_bits += _sum(known, "generator_bits")
