@@ -7,10 +7,10 @@ from hornbook.corpus.in_python import where_needed
 if TYPE_CHECKING:
     from daft import Expression
 
-# What the extractor's own rules leave in: captions, boxes that lead elsewhere and about the author, which have
-# such a word in their class, and the banner of the whole site (not the header of an article, which has its
-# title). A longer list costs more time and good text than it is worth: see benchmarks/extraction.py.
-FURNITURE = ("caption", "related", "author")
+# What the extractor's own rules leave in: captions and boxes that lead elsewhere, which have such a word in
+# their class, and the banner of the whole site (not the header of an article, which has its title). Longer
+# lists were tried with benchmarks/extraction.py, and lost as much good text as they removed furniture.
+FURNITURE = ("caption", "related")
 SITE_BANNER = "body > header"
 
 
