@@ -28,7 +28,7 @@ def draw_histograms(histograms: dict[str, Any], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    style: Any = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
              "svg.hashsalt": "hornbook", "svg.fonttype": "none"}  # fmt: skip
     n_rows = -(-len(histograms["scores"]) // _COLUMNS)
     with rc_context(style):
@@ -58,7 +58,8 @@ def _draw(panel: Any, score: dict[str, Any]) -> None:
         panel.axvline(place, **_THRESHOLD_LOOK)
     seen = numpy.flatnonzero(numpy.add(score["kept"], score["dropped"]))
     last = max([_FEWEST_BINS, *(seen[-1:] + 1), *thresholds])
-    ticks = places[:: max(1, -(-int(last) // _TICKS))]
+    # Steps of two, because every second edge of the bins that grow is a power of two.
+    ticks = numpy.arange(0, last + 0.1, 2 * max(1, round(last / _TICKS / 2)), dtype=int)
     panel.set(title=score["score"], xlim=(-0.2, last + 0.2))
     panel.set_xticks(ticks, [f"{edges[tick]:,g}" for tick in ticks])
 
