@@ -60,7 +60,9 @@ def _draw(panel: Any, score: dict[str, Any]) -> None:
     last = max([_FEWEST_BINS, *(seen[-1:] + 1), *thresholds])
     # Steps of two, because every second edge of the bins that grow is a power of two.
     ticks = numpy.arange(0, last + 0.1, 2 * max(1, round(last / _TICKS / 2)), dtype=int)
-    panel.set(title=score["score"], xlim=(-0.2, last + 0.2))
+    # Given a height, a title is not moved clear of what is above the panel, which takes a quarter of the time.
+    panel.set_title(score["score"], y=1.02)
+    panel.set_xlim(-0.2, last + 0.2)
     panel.set_xticks(ticks, [f"{edges[tick]:,g}" for tick in ticks])
 
 
