@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pyarrow.parquet
 import pytest
@@ -47,8 +48,13 @@ def test_the_facts_are_those_of_the_shards(context):
 def test_the_stage_can_be_declared_done_and_found_intact(context):
     context.stage.finish("fingerprint", 1.0, run(context))
     assert context.stage.is_done("fingerprint")
-    files = {"documents-00000.parquet", "dropped-00000.parquet", "decontamination.json", "report.json"}
-    assert files == set(context.stage.record()["files"])
+    assert set(context.stage.record()["files"]) == {
+        "documents-00000.parquet",
+        "dropped-00000.parquet",
+        "decontamination.json",
+        "histograms.svg",
+        "report.json",
+    }
 
 
 def test_the_terminal_shows_each_step_and_reason_and_how_well_the_rules_did(context):
@@ -56,6 +62,19 @@ def test_the_terminal_shows_each_step_and_reason_and_how_well_the_rules_did(cont
     shown = context.console.file.getvalue()
     for words in ("read", "kept", "dropped: duplicate", "dropped: min_stop_words", "precision", "MB"):
         assert words in shown
+    rules = json.loads((context.stage.path / "report.json").read_text())["quality"]["by_rule"]
+    row = next(line for line in shown.splitlines() if "dropped: min_stop_words" in line)
+    assert f"{rules['min_stop_words']['precision']:.1%}" in row
+    assert row.split()[-2] == f"{rules['min_stop_words']['recall']:.1%}"
+    assert f"{context.stage.path / 'histograms.svg'}\n" in shown
+
+
+def test_without_pages_whose_answer_is_known_no_precision_is_shown(context):
+    world = context.recipe.storyworld.model_copy(update={"web_pages": 0})
+    run(replace(context, recipe=context.recipe.model_copy(update={"storyworld": world})))
+    shown = context.console.file.getvalue()
+    assert "kept" in shown
+    assert "precision" not in shown
 
 
 def test_no_document_is_left_that_gives_away_a_question_of_the_suites(context):

@@ -24,6 +24,7 @@ from hornbook.corpus.benchmarks import Benchmark
 from hornbook.corpus.decontaminate import CONTAMINATED, Passages, Receipt, index_passages, overlaps
 from hornbook.corpus.engine import load_daft, use_engine
 from hornbook.corpus.files import find_files
+from hornbook.corpus.histogram_picture import draw_histograms
 from hornbook.corpus.report import ReportWriter
 from hornbook.corpus.sources import read_sources
 from hornbook.corpus.staging import SIGNATURE, Staging
@@ -56,8 +57,9 @@ def curate(
 
     The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits; as often as the weight of
     its source takes a document),
-    `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of) and `report.json`. `generator_bits` is -log2
-    of a text's exact probability where the storyworld wrote it and cleaning gave it back unchanged, else null;
+    `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of), `report.json` and `histograms.svg`.
+    `generator_bits` is -log2 of a text's exact probability where the storyworld wrote it and cleaning gave it back
+    unchanged, else null;
     `duplicate_of` is the id of the document that a repeat repeats. Where there are benchmarks,
     `decontamination.json` says what was removed because of which item.
 
@@ -80,7 +82,7 @@ def curate(
     passages = index_passages(benchmarks)
     _stage(staging, read_sources(corpus, world), corpus, passages, progress)
     survivors = find_survivors(staging, corpus)
-    report, receipt = ReportWriter(), Receipt(benchmarks, passages)
+    report, receipt = ReportWriter(corpus), Receipt(benchmarks, passages)
     for number, documents in enumerate(staging.in_order(*_shard_ranges(staging))):
         kept, dropped = _part(documents, survivors)
         times = pyarrow.array(numpy.repeat(numpy.arange(len(kept)), kept["times"].to_numpy()))
@@ -92,6 +94,7 @@ def curate(
     finished = report.finish(time.perf_counter() - started)
     if benchmarks:
         write_json(folder / "decontamination.json", receipt.finish())
+    draw_histograms(finished["histograms"], folder / "histograms.svg")
     write_json(folder / "report.json", finished)
     _check_something_is_left(finished, corpus)
     return finished

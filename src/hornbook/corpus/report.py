@@ -1,31 +1,38 @@
 """The corpus report: what came in, what was kept, what was dropped by which rule, and how well the rules did.
 
 Counts always add up: read = set aside + dropped + kept. The two splits count a document as often as the weight of its
-source takes it. Where the storyworld says what is wrong with a page,
-the report also has the precision and recall of dropping, by rule and by kind of mess.
+source takes it. Of each rule some of
+the documents that it dropped are shown, spread over the whole run. Where the storyworld says what is wrong with
+a page, the report also has the precision and recall of dropping, by rule and by kind of mess.
 """
 
 from collections import Counter, defaultdict
 from typing import Any
 
+import numpy
 import pyarrow
 import pyarrow.compute
 
 from hornbook.corpus.deduplicate import DUPLICATE, NEAR_DUPLICATE
+from hornbook.corpus.histograms import Histograms
+from hornbook.corpus.report_quality import Quality
+from hornbook.corpus.sampling import draws
+from hornbook.recipe import CorpusSection
 
-SAMPLES = 3
+SAMPLES = 10
 
 
 class ReportWriter:
     """Counts documents table by table; `finish` gives the report."""
 
-    def __init__(self) -> None:
+    def __init__(self, corpus: CorpusSection) -> None:
         self._documents: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._lost: dict[str, _Lost] = defaultdict(_Lost)
         self._problems: set[str] = set()
         self._generator_bits = 0.0
-        self._quality = _Quality()
+        self._quality = Quality(corpus)
+        self._histograms = Histograms(corpus.filters)
 
     def add(self, documents: pyarrow.Table, kept: pyarrow.Table, dropped: pyarrow.Table) -> None:
         """Count one table of judged documents, which were parted into those kept and those dropped."""
@@ -40,12 +47,15 @@ class ReportWriter:
         known = part.filter(pyarrow.compute.is_valid(part["generator_bits"]))
         self._count("validation_with_generator_bits", len(known), _sum(known, "n_bytes"))
         self._generator_bits += _sum(known, "generator_bits")
-        for row in dropped.select(["id", "problem", "reasons", "n_bytes", "excerpt"]).to_pylist():
-            if row["problem"]:
-                self._problems.add(row["problem"])
-            for reason in row["reasons"]:
-                self._lost[reason].add(row)
+        self._problems.update(dropped["problem"].drop_null().unique().to_pylist())
+        reasons = dropped["reasons"].combine_chunks()
+        row_of_reason = pyarrow.compute.list_parent_indices(reasons).to_numpy()
+        encoded = pyarrow.compute.list_flatten(reasons).dictionary_encode()
+        codes, drawn = encoded.indices.to_numpy(), draws(dropped["id"])
+        for code, reason in enumerate(encoded.dictionary.to_pylist()):
+            self._lost[reason].add(dropped, drawn, row_of_reason[codes == code])
         self._quality.add(kept, dropped)
+        self._histograms.add(kept, dropped)
 
     def finish(self, seconds: float) -> dict[str, Any]:
         """The report, ready to be written as JSON.
@@ -86,6 +96,7 @@ class ReportWriter:
                 "validation_bits_per_byte": self._generator_bits / known_bytes if known_bytes else None,
             },
             "quality": self._quality.finish(),
+            "histograms": self._histograms.finish(),
             "seconds": round(seconds, 3),
             "raw_megabytes_per_second": round(n_bytes["read"] / 1e6 / seconds, 3),
         }
@@ -95,7 +106,7 @@ class ReportWriter:
         self._bytes[step] += int(n_bytes)
 
     def _lost_for(self, reasons: set[str]) -> dict[str, Any]:
-        return {reason: vars(self._lost[reason]) for reason in sorted(reasons)}
+        return {reason: self._lost[reason].finish() for reason in sorted(reasons)}
 
 
 class _Lost:
@@ -105,57 +116,28 @@ class _Lost:
         self.documents = 0
         self.bytes = 0
         self.documents_for_this_reason_alone = 0
-        self.samples: list[dict[str, str]] = []
+        self._drawn: list[tuple[int, str, str]] = []
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.documents += 1
-        self.bytes += row["n_bytes"]
-        self.documents_for_this_reason_alone += len(row["reasons"]) == 1
-        if len(self.samples) < SAMPLES:
-            self.samples.append({"id": row["id"], "excerpt": row["excerpt"]})
+    def add(self, dropped: pyarrow.Table, drawn: numpy.ndarray, rows: numpy.ndarray) -> None:
+        """Count those rows of a table of dropped documents; `drawn` has a number for each document of it."""
+        lost = dropped.take(pyarrow.array(rows))
+        self.documents += len(lost)
+        self.bytes += int(_sum(lost, "n_bytes"))
+        n_reasons = pyarrow.compute.list_value_length(lost["reasons"]).to_numpy()
+        self.documents_for_this_reason_alone += int((n_reasons == 1).sum())
+        sampled = numpy.argsort(drawn[rows], kind="stable")[:SAMPLES]
+        few = lost.select(["id", "excerpt"]).take(pyarrow.array(sampled)).to_pylist()
+        numbers = drawn[rows][sampled].tolist()
+        more = [(number, row["id"], row["excerpt"]) for number, row in zip(numbers, few, strict=True)]
+        self._drawn = sorted([*self._drawn, *more], key=lambda sample: sample[0])[:SAMPLES]
 
-
-class _Quality:
-    """Right and wrong decisions on pages whose answer is known."""
-
-    def __init__(self) -> None:
-        self._by_label: dict[str, Counter[str]] = defaultdict(Counter)
-        self._by_rule: dict[str, Counter[str]] = defaultdict(Counter)
-        self._total: Counter[str] = Counter()
-
-    def add(self, kept: pyarrow.Table, dropped: pyarrow.Table) -> None:
-        for table, fate in ((kept, "kept"), (dropped, "dropped")):
-            labelled = table.filter(pyarrow.compute.greater(pyarrow.compute.list_value_length(table["labels"]), 0))
-            for row in labelled.select(["labels", "reasons", "is_wanted", "is_restored"]).to_pylist():
-                worth = "wanted" if row["is_wanted"] else "unwanted"
-                self._total[f"{fate}_{worth}"] += 1
-                for label in row["labels"]:
-                    self._by_label[label].update(documents=1, **{fate: 1})
-                    if row["is_wanted"]:
-                        self._by_label[label].update(restored_exactly=int(row["is_restored"] and fate == "kept"))
-                if fate == "dropped":
-                    for reason in row["reasons"]:
-                        self._by_rule[reason].update(dropped=1, dropped_rightly=int(worth == "unwanted"))
-
-    def finish(self) -> dict[str, Any] | None:
-        """Precision: share of the dropped that deserve it. Recall: share of these that are dropped."""
-        if not self._total:
-            return None
-        rightly = self._total["dropped_unwanted"]
+    def finish(self) -> dict[str, Any]:
         return {
-            "pages": self._total.total(),
-            "precision": _share(rightly, rightly + self._total["dropped_wanted"]),
-            "recall": _share(rightly, rightly + self._total["kept_unwanted"]),
-            "by_rule": {
-                rule: {**counts, "precision": _share(counts["dropped_rightly"], counts["dropped"])}
-                for rule, counts in sorted(self._by_rule.items())
-            },
-            "by_label": {label: dict(counts) for label, counts in sorted(self._by_label.items())},
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "documents_for_this_reason_alone": self.documents_for_this_reason_alone,
+            "samples": [{"id": name, "excerpt": excerpt} for _, name, excerpt in self._drawn],
         }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _sum(table: pyarrow.Table, column: str) -> float:

@@ -1,9 +1,11 @@
 """The first stage: the recipe's sources become curated documents, and a report says what happened to each."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
@@ -33,7 +35,7 @@ def run(context: StageContext) -> dict[str, Any]:
             status.update(f"{doing}: {documents:,} so far, {n_bytes / 1e6:,.0f} MB, {speed:,.0f} documents a second")
 
         report = curate(recipe.corpus, recipe.storyworld, context.stage.path, _benchmarks(recipe), show)
-    _print_report(report, context.console)
+    _print_report(report, context.stage.path / "histograms.svg", context.console)
     counts, generator = report["documents"], report["generator"]
     return {
         "documents": counts["kept"],
@@ -67,23 +69,36 @@ def _benchmarks(recipe: Recipe) -> list[Benchmark]:
     return [*suites, *read_benchmarks(recipe.corpus.decontaminate_against)]
 
 
-def _print_report(report: dict[str, Any], console: Console) -> None:
+def _print_report(report: dict[str, Any], histograms: Path, console: Console) -> None:
+    quality = report["quality"]
     table = Table("step", title="Corpus", title_justify="left")
-    table.add_column("documents", justify="right")
-    table.add_column("MB", justify="right")
+    for name in ("documents", "MB", *(("precision", "recall") if quality else ())):
+        table.add_column(name, justify="right")
     for step in report["steps"]:
-        table.add_row(step["step"], f"{step['documents']:,}", f"{step['bytes'] / 1e6:,.1f}")
+        table.add_row(step["step"], *_amount(step))
     table.add_section()
     lost = {**report["set_aside"], **report["dropped"]}
     for reason, entry in sorted(lost.items(), key=lambda item: -item[1]["documents"]):
         kind = "set aside" if reason in report["set_aside"] else "dropped"
-        table.add_row(f"{kind}: {reason}", f"{entry['documents']:,}", f"{entry['bytes'] / 1e6:,.1f}")
+        rates = quality["by_rule"].get(reason, {}) if quality else {}
+        shares = (_percent(rates.get("precision")), _percent(rates.get("recall"))) if quality else ()
+        table.add_row(f"{kind}: {reason}", *_amount(entry), *shares)
     console.print(table)
-    quality = report["quality"]
-    if quality and quality["precision"] is not None and quality["recall"] is not None:
+    if quality:
         console.print(
             f"Of {quality['pages']:,} web pages whose answer is known, dropping had a precision of "
-            f"{quality['precision']:.1%} and a recall of {quality['recall']:.1%}.",
+            f"{_percent(quality['precision'])} and a recall of {_percent(quality['recall'])}; deduplication "
+            f"{_percent(quality['deduplication']['precision'])} and {_percent(quality['deduplication']['recall'])}. "
+            "A rule's recall is that of the kinds of mess that it is meant for; – where these pages cannot say.",
             highlight=False,
         )
     console.print(f"{report['raw_megabytes_per_second']:.1f} MB of raw text a second", highlight=False)
+    console.print(f"Lengths and scores: {escape(str(histograms))}", highlight=False, soft_wrap=True)
+
+
+def _amount(entry: dict[str, Any]) -> tuple[str, str]:
+    return f"{entry['documents']:,}", f"{entry['bytes'] / 1e6:,.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
