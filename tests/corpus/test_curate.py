@@ -284,7 +284,7 @@ def test_what_the_world_tells_is_not_taken_for_near_duplicates_but_altered_pages
 
 
 def test_an_empty_source_is_refused_in_one_sentence(tmp_path, write_jsonl):
-    with pytest.raises(UserError, match="of 0 documents none is left to train on"):
+    with pytest.raises(UserError, match=r"corpus\.source: has no document at all"):
         run(tmp_path / "out", source=f"files:{write_jsonl('empty.jsonl', [])}")
 
 

@@ -37,6 +37,8 @@ RAW_SCHEMA = pyarrow.schema(
 )
 HUB_PREFIX = "hf://datasets/"
 DOCUMENTS_PER_BATCH = 512
+# What one of the dataframes that are read in turn holds, about.
+BYTES_IN_TURN = 32 * 2**20
 # An index holds the part in its high bits and the row within the part in the low ones.
 ROW_BITS = 36
 
@@ -63,6 +65,33 @@ def read_sources(corpus: CorpusSection, world: StoryworldSection) -> "daft.DataF
     for frame in frames[1:]:
         whole = whole.concat(frame)
     return whole
+
+
+def read_in_turn(corpus: CorpusSection, world: StoryworldSection) -> "Iterator[daft.DataFrame]":
+    """The documents of `read_sources` as many small dataframes, one after another.
+
+    Daft 0.7 reads a part to its end before it passes anything on, and several parts at once, so one query over
+    large files would hold them in memory. Data sets of a hub, which Daft reads by itself, stay one dataframe.
+    """
+    daft = load_daft()
+    named = [(source, True) for source in corpus.validation_source]
+    named += [(source, False) for source in corpus.source]
+    for number, (source, for_validation) in enumerate(named):
+        first_part = number << 16
+        if source.startswith(HUB_PREFIX):
+            yield _hub_frame(source, corpus.text_field, for_validation, first_part)
+            continue
+        for number_of_part, part in enumerate(_parts_of(source, corpus.text_field, world), start=first_part):
+            documents, index = part(), number_of_part << ROW_BITS
+            waiting: list[pyarrow.Table] = []
+            while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
+                waiting.append(_as_table(batch, index, for_validation, source))
+                index += len(batch)
+                if sum(table.nbytes for table in waiting) >= BYTES_IN_TURN:
+                    yield daft.from_arrow(pyarrow.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                yield daft.from_arrow(pyarrow.concat_tables(waiting))
 
 
 def _parts_of(source: str, text_field: str, world: StoryworldSection) -> list[Part]:
