@@ -65,7 +65,7 @@ def test_help_after_a_recipe_shows_its_own_values(
     assert main(["run", str(path), "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--pretrain.lr NUMBER Peak learning rate of AdamW. (default: 0.00123)" in printed
-    assert "--corpus.deduplicate {none,exact}" in printed
+    assert "--corpus.deduplicate {none,exact,minhash}" in printed
     assert "--finetune.tokens INT" in printed
 
 

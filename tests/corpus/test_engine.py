@@ -43,12 +43,12 @@ def test_daft_is_loaded_only_when_needed_and_reports_nothing():
 CURATE = """
 import sys
 from pathlib import Path
-from hornbook.corpus import curate as module, staging
+from hornbook.corpus import curate as module, sources, staging
 from hornbook.corpus.curate import curate
 from hornbook.recipe import CorpusSection, StoryworldSection
 
 engine, folder, wait = sys.argv[1:]
-staging.STAGED_BYTES = 200_000
+staging.STAGED_BYTES = sources.BYTES_IN_TURN = 200_000
 world = StoryworldSection(stories=1500, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=300)
 
 def progress(documents, n_bytes):
@@ -101,7 +101,7 @@ def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_
 def test_what_was_staged_for_another_recipe_is_not_used(tmp_path):
     first = Staging(tmp_path / "staging", "one")
     batch = pyarrow.record_batch({"index": [1, 2], "n_raw_bytes": [5, 5]})
-    assert list(first.write([batch], batch.schema, None)) == [(2, 10)]
+    assert list(first.write([batch], None)) == [(2, 10)]
     assert len(Staging(tmp_path / "staging", "one").files) == 1
     assert len(Staging(tmp_path / "staging", "two").files) == 0
 

@@ -1,7 +1,7 @@
 """The corpus query: sources → clean → filter → decontaminate → deduplicate → split → shards and a report.
 
-It runs in three steps, each in bounded memory. First the engine reads, cleans and judges all documents as one
-lazy query, on all cores, and what comes out is gathered in staged files. Then repeats are found among the
+It runs in three steps, each in bounded memory. First the engine reads, cleans and judges all documents by one lazy
+query, on all cores, and what comes out is gathered in staged files. Then repeats are found among the
 survivors' keys and digests, without their texts. Last the shards are written range by range in the order of the
 documents' indices. So the same recipe gives the same bytes, whatever order the engine works in and wherever it
 was killed and run again.
@@ -10,7 +10,8 @@ was killed and run again.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from hornbook.corpus.engine import load_daft, use_engine
 from hornbook.corpus.files import find_files
 from hornbook.corpus.histogram_picture import draw_histograms
 from hornbook.corpus.report import ReportWriter
-from hornbook.corpus.sources import read_sources
+from hornbook.corpus.sources import read_in_turn, read_sources
 from hornbook.corpus.staging import SIGNATURE, Staging
 from hornbook.corpus.survivors import Survivors, find_survivors
 from hornbook.errors import UserError
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS_PER_SHARD = 100_000
 BYTES_PER_SHARD = 128 * 2**20
-# Fewer than Daft's 131,072, for a morsel of documents has to fit in memory several times.
-DOCUMENTS_PER_MORSEL = 4096
+# Fewer than Daft's 131,072: a morsel has to fit in memory several times, and what is read in turn is for all cores.
+DOCUMENTS_PER_MORSEL = 1024
 EXCERPT_CHARACTERS = 200
 EMPTY = "empty"
 
@@ -80,7 +81,9 @@ def curate(
         leftover.unlink()
     staging = Staging(folder / ".staging", _inputs(corpus, world, benchmarks))
     passages = index_passages(benchmarks)
-    _stage(staging, read_sources(corpus, world), corpus, passages, progress)
+    _stage(staging, corpus, world, passages, progress)
+    if not staging.files:
+        raise UserError("corpus.source: has no document at all. Give corpus.source some text.")
     survivors = find_survivors(staging, corpus)
     report, receipt = ReportWriter(corpus), Receipt(benchmarks, passages)
     for number, documents in enumerate(staging.in_order(*_shard_ranges(staging))):
@@ -118,17 +121,27 @@ def _inputs(corpus: CorpusSection, world: StoryworldSection, benchmarks: Sequenc
 
 
 def _stage(
-    staging: Staging, documents: "DataFrame", corpus: CorpusSection, passages: Passages, progress: Progress
+    staging: Staging, corpus: CorpusSection, world: StoryworldSection, passages: Passages, progress: Progress
 ) -> None:
-    daft = load_daft()
-    judged = judge(staging.without_finished(documents), corpus, passages)
+    """Judge all documents that are not staged yet: on one machine a few at a time, on a cluster as one query."""
+    frames = read_in_turn(corpus, world) if corpus.engine == "local" else iter([read_sources(corpus, world)])
+    judged = (judge(staging.without_finished(frame), corpus, passages) for frame in _read_ahead(frames))
+    batches = (batch for frame in judged for batch in frame.to_arrow_iter())
     cut = minhash.banding(corpus.deduplicate_threshold) if corpus.deduplicate == "minhash" else None
     n_documents = n_bytes = 0
-    with daft.execution_config_ctx(default_morsel_size=DOCUMENTS_PER_MORSEL):
-        schema = judged.schema().to_pyarrow_schema()
-        for n_more, n_more_bytes in staging.write(judged.to_arrow_iter(), schema, cut):
+    with load_daft().execution_config_ctx(default_morsel_size=DOCUMENTS_PER_MORSEL):
+        for n_more, n_more_bytes in staging.write(batches, cut):
             n_documents, n_bytes = n_documents + n_more, n_bytes + n_more_bytes
             progress(n_documents, n_bytes)
+
+
+def _read_ahead(frames: "Iterator[DataFrame]") -> "Iterator[DataFrame]":
+    """The same dataframes, the next one read while the last one is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, frames, None)
+        while (frame := coming.result()) is not None:
+            coming = thread.submit(next, frames, None)
+            yield frame
 
 
 def judge(documents: "DataFrame", corpus: CorpusSection, passages: Passages) -> "DataFrame":

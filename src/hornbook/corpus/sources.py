@@ -44,6 +44,8 @@ RAW_SCHEMA = pyarrow.schema(
 )
 HUB_PREFIX = "hf://datasets/"
 DOCUMENTS_PER_BATCH = 512
+# What one of the dataframes that are read in turn holds, about.
+BYTES_IN_TURN = 32 * 2**20
 # An index holds the part in its high bits and the row within the part in the low ones.
 ROW_BITS = 36
 # Parts that a frame which Daft cuts by itself may have.
@@ -62,23 +64,59 @@ def read_sources(corpus: CorpusSection, world: StoryworldSection) -> "daft.DataF
     `weight` says how often documents of the source are wanted (see `mixing`); reading takes each once.
     Raises UserError where a source is not there or its files lack the text field.
     """
-    weights = corpus.weights or (1.0,) * len(corpus.source)
-    named = [(source, True, 1.0) for source in corpus.validation_source]
-    named += [(source, False, weight) for source, weight in zip(corpus.source, weights, strict=True)]
-    frames, first_part = [], 0
-    for source, for_validation, weight in named:
-        origin = {"for_validation": for_validation, "source": source, "weight": float(weight)}
-        if source.startswith(HUB_PREFIX) and source.removeprefix(HUB_PREFIX).strip("/").count("/") == 1:
-            frames.append(_hub_frame(source, corpus.text_field, origin, first_part))
-            first_part += PARTS_OF_A_HUB_FRAME
-        else:
-            parts = _parts_of(source, corpus.text_field, world)
-            frames.append(_parts_source(parts, origin, first_part).read())
-            first_part += len(parts)
+    frames = [
+        _hub_frame(corpus.text_field, origin, first_part)
+        if parts is None
+        else _parts_source(parts, origin, first_part).read()
+        for origin, first_part, parts in _origins(corpus, world)
+    ]
     whole = frames[0]
     for frame in frames[1:]:
         whole = whole.concat(frame)
     return whole
+
+
+def read_in_turn(corpus: CorpusSection, world: StoryworldSection) -> "Iterator[daft.DataFrame]":
+    """The documents of `read_sources` as many small dataframes, one after another.
+
+    Daft 0.7 reads a part to its end before it passes anything on, and several parts at once, so one query over
+    large files would hold them in memory. Data sets of a hub, which Daft reads by itself, stay one dataframe.
+    """
+    daft = load_daft()
+    for origin, first_part, parts in _origins(corpus, world):
+        if parts is None:
+            yield _hub_frame(corpus.text_field, origin, first_part)
+            continue
+        for number, part in enumerate(parts, start=first_part):
+            documents, index = part(), number << ROW_BITS
+            waiting: list[pyarrow.Table] = []
+            while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
+                waiting.append(_as_table(batch, index, origin))
+                index += len(batch)
+                if sum(table.nbytes for table in waiting) >= BYTES_IN_TURN:
+                    yield daft.from_arrow(pyarrow.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                yield daft.from_arrow(pyarrow.concat_tables(waiting))
+
+
+def _origins(
+    corpus: CorpusSection, world: StoryworldSection
+) -> Iterator[tuple[dict[str, Any], int, list[Part] | None]]:
+    """For each source: what its documents have in common, the number of its first part, and its parts.
+
+    A whole data set of a hub has no parts of its own.
+    """
+    weights = corpus.weights or (1.0,) * len(corpus.source)
+    named = [(source, True, 1.0) for source in corpus.validation_source]
+    named += [(source, False, weight) for source, weight in zip(corpus.source, weights, strict=True)]
+    first_part = 0
+    for source, for_validation, weight in named:
+        origin = {"for_validation": for_validation, "source": source, "weight": float(weight)}
+        is_whole_hub = source.startswith(HUB_PREFIX) and source.removeprefix(HUB_PREFIX).strip("/").count("/") == 1
+        parts = None if is_whole_hub else _parts_of(source, corpus.text_field, world)
+        yield origin, first_part, parts
+        first_part += PARTS_OF_A_HUB_FRAME if parts is None else len(parts)
 
 
 def _parts_of(source: str, text_field: str, world: StoryworldSection) -> list[Part]:
@@ -169,8 +207,9 @@ def _as_table(documents: list[RawDocument], first_index: int, origin: dict[str, 
     return pyarrow.table(columns, RAW_SCHEMA)
 
 
-def _hub_frame(source: str, text_field: str, origin: dict[str, Any], first_part: int) -> "daft.DataFrame":
+def _hub_frame(text_field: str, origin: dict[str, Any], first_part: int) -> "daft.DataFrame":
     """A whole data set of a hub, streamed by Daft. (Where files of it are named, they are read as files.)"""
+    source = origin["source"]
     try:
         frame = load_daft().read_huggingface(source.removeprefix(HUB_PREFIX).strip("/"))
         fields = frame.column_names

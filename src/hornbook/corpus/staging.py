@@ -40,6 +40,11 @@ class Staging:
         if not mark.is_file() or mark.read_text(encoding="utf-8") != inputs:
             shutil.rmtree(folder, ignore_errors=True)
             atomic_write(mark, inputs)
+        # Indices of a part are consecutive, so millions of documents make few stretches.
+        index = numpy.sort(self.column("index").to_numpy()) if self.files else numpy.empty(0, dtype=numpy.int64)
+        is_break = numpy.diff(index) > 1
+        self._starts = numpy.concatenate([index[:1], index[1:][is_break]])
+        self._stops = numpy.concatenate([index[:-1][is_break], index[-1:]])
 
     @property
     def files(self) -> list[Path]:
@@ -47,13 +52,10 @@ class Staging:
         return sorted(self._folder.glob("staged-*.parquet"))
 
     def without_finished(self, documents: "DataFrame") -> "DataFrame":
-        """Those of `documents` that are in no finished file, lazily."""
-        if not self.files:
+        """Those of `documents` that were in no finished file when the folder was opened, lazily."""
+        starts, stops = self._starts, self._stops
+        if not len(starts):
             return documents
-        index = numpy.sort(self.column("index").to_numpy())
-        # Indices of a source are consecutive, so millions of documents make few stretches.
-        is_start = numpy.append(True, numpy.diff(index) > 1)
-        starts, stops = index[is_start], index[numpy.append(is_start[1:], True)]
         daft = load_daft()
 
         @daft.func.batch(return_dtype=daft.DataType.bool())
@@ -64,13 +66,10 @@ class Staging:
 
         return documents.where(is_unfinished(daft.col("index")))
 
-    def write(
-        self, batches: Iterable[pyarrow.RecordBatch], schema: pyarrow.Schema, cut: Banding | None
-    ) -> Iterator[tuple[int, int]]:
+    def write(self, batches: Iterable[pyarrow.RecordBatch], cut: Banding | None) -> Iterator[tuple[int, int]]:
         """Write judged documents, and yield for each batch how many documents and bytes of text it had.
 
-        `schema` is that of an empty file, where there is no document at all; `cut` is the banding for their
-        signatures, where they have some.
+        `cut` is the banding for their signatures, where they have some.
         """
         number = 1 + max((int(path.stem.removeprefix("staged-")) for path in self.files), default=-1)
         waiting: list[pyarrow.RecordBatch] = []
@@ -85,8 +84,6 @@ class Staging:
             yield batch.num_rows, pyarrow.compute.sum(batch["n_raw_bytes"]).as_py() or 0
         if waiting:
             self._write_file(number, pyarrow.Table.from_batches(waiting), cut)
-        elif not self.files:
-            self._write_file(number, schema.empty_table(), cut)
 
     def _write_file(self, number: int, table: pyarrow.Table, cut: Banding | None) -> None:
         table = table.sort_by("index").combine_chunks()
