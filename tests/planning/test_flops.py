@@ -77,8 +77,8 @@ def test_a_part_is_what_its_modules_hold(name: str, recipes_directory) -> None:
         model = Transformer(config)
 
     held: dict[str, int] = {}
-    names = {"embed_tokens": "embedding", "embed_positions": "positions", "self_attn": "attention"}
-    names |= {"mlp": "feed_forward", "norm": "norms", "lm_head": "head"}
+    names = {"embed_tokens": "embedding", "embed_positions": "positions", "norm": "norms"}
+    names |= {"self_attn": "attention", "mlp": "feed_forward", "lm_head": "head"}
     for name, parameter in model.named_parameters():
         part = next(part for key, part in names.items() if key in name)
         held[part] = held.get(part, 0) + parameter.numel()

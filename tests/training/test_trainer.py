@@ -70,6 +70,7 @@ class _OutOfMemoryAt(NextToken):
     forward."""
 
     def __init__(self, calls: set[int], at_most_rows: int = 1000) -> None:
+        super().__init__()
         self.calls, self.at_most_rows, self.n_calls = calls, at_most_rows, 0
 
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -170,6 +171,7 @@ def test_a_batch_without_labels_is_no_accident(make_trainer: MakeTrainer) -> Non
 
 class _NotFiniteAt(NextToken):
     def __init__(self, calls: set[int]) -> None:
+        super().__init__()
         self.calls, self.n_calls = calls, 0
 
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
