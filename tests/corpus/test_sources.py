@@ -11,7 +11,7 @@ import pytest
 from hornbook.corpus import sources
 from hornbook.corpus.engine import load_daft
 from hornbook.corpus.raw import RawDocument
-from hornbook.corpus.sources import RAW_SCHEMA, read_sources
+from hornbook.corpus.sources import RAW_SCHEMA, read_in_turn, read_sources
 from hornbook.errors import UserError
 from hornbook.recipe import CorpusSection, StoryworldSection
 
@@ -147,3 +147,12 @@ def test_the_storyworld_gives_stories_with_their_bits_and_pages_with_their_label
     assert len(pages) == WORLD.web_pages
     assert all(row["labels"] for row in pages)
     assert {row["expected"] for row in pages}.isdisjoint(row["text"] for row in stories)
+
+
+def test_documents_read_in_turn_are_those_of_one_query(tmp_path, write_jsonl):
+    names = [f"files:{write_jsonl(f'{letter}.jsonl', [f'{letter} {n}' for n in range(700)])}" for letter in "abc"]
+    corpus = CorpusSection(source=names[:2], weights=[2, 0.5], validation_source=names[2:])
+    at_once = read_sources(corpus, WORLD).to_arrow().sort_by("index")
+    in_turn = [row for frame in read_in_turn(corpus, WORLD) for row in frame.to_pylist()]
+    assert len(in_turn) == 2100
+    assert in_turn == at_once.to_pylist()

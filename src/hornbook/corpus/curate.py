@@ -57,12 +57,11 @@ def curate(
     """Write the curated corpus into `folder`, and return the report that is written beside it.
 
     The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits; as often as the weight of
-    its source takes a document),
-    `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of), `report.json` and `histograms.svg`.
-    `generator_bits` is -log2 of a text's exact probability where the storyworld wrote it and cleaning gave it back
-    unchanged, else null;
-    `duplicate_of` is the id of the document that a repeat repeats. Where there are benchmarks,
-    `decontamination.json` says what was removed because of which item.
+    its source takes a document), `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of), `report.json` and
+    `histograms.svg`. `generator_bits` is -log2 of a text's exact probability where the storyworld wrote it and
+    cleaning gave it back unchanged, else null; `duplicate_of` is the id of the
+    document that a repeat repeats. Where there are benchmarks, `decontamination.json` says what was removed because
+    of which item.
 
     Run again after a kill, it goes on with the documents it has staged, and ends with the same bytes.
 
