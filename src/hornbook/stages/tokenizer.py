@@ -88,7 +88,7 @@ def _held_out(corpus: Path) -> list[Document]:
 def _print_report(report: dict[str, Any], vocab_size: int, console: Console) -> None:
     others = report["compared_with"]
     table = Table("bytes per token, held out", title=f"Tokenizer: {vocab_size:,} tokens", title_justify="left")
-    for name in ("MB", "this one", *(f"{name} ({entry['vocab_size']:,})" for name, entry in others.items())):
+    for name in ("bytes", "this one", *(f"{name} ({entry['vocab_size']:,})" for name, entry in others.items())):
         table.add_column(name, justify="right")
     whole = {"own": report["bytes_per_token"]} | {name: entry["bytes_per_token"] for name, entry in others.items()}
     table.add_row("all", *_cells(report["bytes"], whole))
@@ -110,4 +110,4 @@ def _print_report(report: dict[str, Any], vocab_size: int, console: Console) -> 
 
 
 def _cells(n_bytes: int, bytes_per_token: dict[str, float]) -> list[str]:
-    return [f"{n_bytes / 1e6:,.2f}", *(f"{figure:.2f}" for figure in bytes_per_token.values())]
+    return [f"{n_bytes:,}", *(f"{figure:.2f}" for figure in bytes_per_token.values())]

@@ -65,7 +65,7 @@ class Engine:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, (length,) uint32, on all cores. Spellings of special tokens are text."""
-        if self._accelerator is None:
+        if self._accelerator is None or not texts:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 return [np.array(ids, dtype=np.uint32) for ids in pool.map(self.encode, texts)]
         import awkward
@@ -103,8 +103,8 @@ class Engine:
 def disagreements(vocabulary: Vocabulary) -> list[bytes]:
     """The tokens to which the merges do not lead, so that merging in the order of ids may give other ids.
 
-    Whether two tokens can stand side by side depends on these two alone (Berglund and van der Merwe 2023,
-    "Formalizing BPE tokenization"). So if the merges, applied to the bytes of each token, end in that very token,
+    Whether two tokens can stand side by side depends on these two alone (van Antwerpen and Neubeck 2024, on
+    GitHub's `bpe`). So if the merges, applied to the bytes of each token, end in that very token,
     they reach it by one way only, and no other two tokens that would make it ever meet.
     """
     if vocabulary.merges is None or vocabulary.prefers_whole_words:
