@@ -160,6 +160,9 @@ def _composes(normalizer: Any) -> bool:
 
 def _check_order(vocabulary: Vocabulary) -> None:
     """Raise UnknownFormat unless the ids alone tell which merge comes first, and every token can come about."""
+    all_ids = [id for names in (vocabulary.ids, vocabulary.special, vocabulary.spelled) for id in names.values()]
+    if set(all_ids) != set(range(len(all_ids))):
+        raise UnknownFormat(f"has {len(all_ids)} tokens whose ids are not those from 0 on")
     missing = [byte for byte in range(256) if bytes([byte]) not in vocabulary.ids]
     if missing:
         raise UnknownFormat(f"has no token for {len(missing)} of the 256 bytes")
