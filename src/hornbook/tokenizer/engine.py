@@ -24,11 +24,9 @@ import tiktoken
 from hornbook.tokenizer import bpe
 from hornbook.tokenizer.tokenizer_json import Vocabulary, compose
 
-# The same words by a pattern that never tries again what it has matched: tiktoken is faster with it. Llama 3's
-# pattern gains nothing from this.
-_QUICKER_PATTERNS = {
-    bpe.SPLIT_PATTERNS["gpt2"]: r"'(?:[sdmt]|ll|re|ve)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
-}
+# Most words are letters, perhaps after a space. All our patterns match them alike, but only after trying contractions;
+# with this tried first, tiktoken finds the same words up to half again as fast.
+_LETTERS_FIRST = r" ?\p{L}+|"
 # tiktoken gives up at a longer stretch of white space.
 _LONGEST_BLANK = 2**16
 _LONG_BLANK = re.compile(rf"\s{{{_LONGEST_BLANK}}}")
@@ -43,7 +41,8 @@ class Engine:
         self._added = vocabulary.special | vocabulary.spelled
         self._any_added = _any_of(self._added)
         self._spelled = _any_of(vocabulary.spelled)
-        pattern = _QUICKER_PATTERNS.get(vocabulary.pattern, vocabulary.pattern)
+        is_ours = vocabulary.pattern in bpe.SPLIT_PATTERNS.values()
+        pattern = _LETTERS_FIRST + vocabulary.pattern if is_ours else vocabulary.pattern
         self._tiktoken = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=vocabulary.ids, special_tokens={})
         self._accelerator = _accelerator(vocabulary)
         self._accelerated_bytes = 0

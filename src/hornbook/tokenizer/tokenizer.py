@@ -140,6 +140,11 @@ class Tokenizer:
         return self._special_ids[token]
 
     @property
+    def is_accelerated(self) -> bool:
+        """Whether `encode_batch` goes through gigatoken."""
+        return self._engine.is_accelerated
+
+    @property
     def special_ids(self) -> dict[str, int]:
         """The ids of all special tokens, by their spelling."""
         return dict(self._special_ids)
