@@ -25,6 +25,7 @@ TRAINING_BYTES = 100_000_000
 REPORT_DOCUMENTS = 2000
 GROUPS_SHOWN = 8
 LONGEST_SHOWN = 5
+CHARACTERS_SHOWN = 24
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -99,14 +100,18 @@ def _print_report(report: dict[str, Any], vocab_size: int, console: Console) -> 
             for name, group in list(groups.items())[:GROUPS_SHOWN]:
                 table.add_row(f"{kind}: {escape(name or 'unknown')}", *_cells(group["bytes"], group["bytes_per_token"]))
     console.print(table)
-    longest = ", ".join(repr(token) for token in report["longest_tokens"][:LONGEST_SHOWN])
+    longest = ", ".join(_shown(token) for token in report["longest_tokens"][:LONGEST_SHOWN])
     console.print(
-        f"{report['used_fraction_of_vocabulary']:.0%} of the vocabulary occurs in these {report['documents']:,} "
+        f"{report['used_fraction_of_vocabulary']:.1%} of the vocabulary occurs in these {report['documents']:,} "
         f"documents. Longest tokens: {longest}",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _shown(token: str) -> str:
+    return repr(token if len(token) <= CHARACTERS_SHOWN else f"{token[:CHARACTERS_SHOWN]}…")
 
 
 def _cells(n_bytes: int, bytes_per_token: dict[str, float]) -> list[str]:
