@@ -88,7 +88,8 @@ def _held_out(corpus: Path) -> list[Document]:
 
 def _print_report(report: dict[str, Any], vocab_size: int, console: Console) -> None:
     others = report["compared_with"]
-    table = Table("bytes per token, held out", title=f"Tokenizer: {vocab_size:,} tokens", title_justify="left")
+    table = Table(title=f"Tokenizer: {vocab_size:,} tokens", title_justify="left")
+    table.add_column("bytes per token, held out", overflow="fold")
     for name in ("bytes", "this one", *(f"{name} ({entry['vocab_size']:,})" for name, entry in others.items())):
         table.add_column(name, justify="right")
     whole = {"own": report["bytes_per_token"]} | {name: entry["bytes_per_token"] for name, entry in others.items()}
