@@ -117,6 +117,16 @@ def _benchmarks(recipe: Recipe) -> list[Any]:
     return [*suites, *([path.name, sha256_file(path)] for path in files)]
 
 
+def _tokenizer_settings(recipe: Recipe) -> Mapping[str, Any]:
+    settings: dict[str, Any] = recipe.tokenizer.model_dump(mode="json")
+    if recipe.tokenizer.load_from is not None:
+        from hornbook.tokenizer.published import files_of
+
+        # Where the files lie has no effect, what is in them does.
+        settings["load_from"] = [sha256_file(path) for path in files_of(recipe.tokenizer.load_from)]
+    return settings
+
+
 def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any]:
     model = recipe.model.model_dump(mode="json")
     return {"seed": recipe.seed, "model": model, "training": _training_settings(recipe.pretrain)}
@@ -152,7 +162,7 @@ STAGES = (
     Stage(
         name="tokenizer",
         needs=("corpus",),
-        settings=lambda recipe: recipe.tokenizer.model_dump(mode="json"),
+        settings=_tokenizer_settings,
         run=_run_tokenizer,
     ),
     Stage(name="tokens", needs=("corpus", "tokenizer"), settings=lambda recipe: {}, run=_run_tokens),
