@@ -236,10 +236,36 @@ class TokenizerSection(Section):
     )
 
 
+class RopeScalingSection(Section):
+    """How rotary positions are stretched, so that a model can take longer texts than it was trained on."""
+
+    type: Literal["llama3", "yarn"] = Field("llama3", description="Whose rule: Llama 3.1's, or YaRN's.")
+    factor: float = Field(8.0, ge=1, description="How many times as long the texts become.")
+    original_max_seq_len: int = Field(8192, gt=1, description="Longest text that the model was trained on before.")
+    low_freq_factor: float = Field(
+        1.0, gt=0, description="llama3: pairs that turn fewer times than this within the original length are slowed."
+    )
+    high_freq_factor: float = Field(
+        4.0, gt=0, description="llama3: those that turn more often than this within it stay as they are."
+    )
+    beta_fast: float = Field(32.0, gt=0, description="yarn: the same limit as high_freq_factor, by pairs.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: the same limit as low_freq_factor, by pairs.")
+    attention_factor: float | None = Field(
+        None, gt=0, description="yarn: what queries and keys are multiplied with. Default: 1 + 0.1 ln(factor)."
+    )
+
+
 class ModelSection(Section):
     """The shape of the model."""
 
-    preset: Literal["gpt2", "llama", "qwen3"] = Field("llama", description="Whose kind of block it is built of.")
+    depth: int | None = Field(
+        None,
+        gt=0,
+        description="One dial for a whole run: gives all shapes, rates, batch and tokens that are not set.",
+    )
+    preset: Literal["gpt2", "llama", "llama3", "qwen3"] = Field(
+        "llama", description="Whose kind of block it is built of."
+    )
     n_layers: int = Field(4, gt=0, description="Number of blocks.")
     d_model: int = Field(128, gt=0, description="Width of the residual stream.")
     n_heads: int = Field(4, gt=0, description="Number of attention heads.")
@@ -249,7 +275,26 @@ class ModelSection(Section):
     head_dim: int | None = Field(None, gt=0, description="Width of a head. Default: d_model / n_heads.")
     d_ff: int | None = Field(None, gt=0, description="Width of the feed-forward layer. Default: the preset's.")
     max_seq_len: int = Field(256, gt=1, description="Longest text that the model can take, in tokens.")
-    rope_theta: float = Field(10_000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    sliding_window: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens that a layer with a sliding window sees, the last ones (qwen3 only). Default: all.",
+    )
+    full_attention_every: int = Field(
+        4, gt=0, description="With a sliding window, each layer of this number sees everything nevertheless."
+    )
+    rope_theta: float | None = Field(
+        None, gt=1, description="Base of the rotary positions' wavelengths. Default: the preset's."
+    )
+    rope_scaling: RopeScalingSection | None = Field(
+        None, description="How rotary positions are stretched for longer texts; left out, they are not."
+    )
+    attention_bias: bool | None = Field(
+        None, description="Give attention's projections a bias. Default: the preset's (on in gpt2 alone)."
+    )
+    mlp_bias: bool | None = Field(
+        None, description="Give the feed-forward's projections a bias. Default: the preset's (on in gpt2 alone)."
+    )
     tie_embeddings: bool = Field(True, description="Use one matrix for the embedding and the output head.")
 
 
