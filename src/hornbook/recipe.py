@@ -378,7 +378,9 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """The form in which the model leaves."""
 
-    format: Literal["hf"] = Field("hf", description="hf: the layout that Hugging Face's transformers loads.")
+    format: Literal["hf", "gguf"] = Field(
+        "hf", description="hf: the layout that Hugging Face's transformers loads. gguf: one file for llama.cpp."
+    )
 
 
 class Recipe(Section):

@@ -57,7 +57,7 @@ def rope_from_json(settings: Json) -> RopeScalingSection | None:
     # transformers takes what stands outside first, and the model's own length where neither is there.
     length = settings.get(_ORIGINAL) or rope.get(_ORIGINAL) or settings["max_position_embeddings"]
     values = {name: rope[name] for name in ("factor", *_FIELDS[kind]) if rope.get(name) is not None}
-    return RopeScalingSection(type=kind, original_max_seq_len=length, **values)
+    return RopeScalingSection.model_validate({"type": kind, "original_max_seq_len": length} | values)
 
 
 def rope_problems(settings: Json) -> list[str]:
