@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from hornbook.depth import with_depth
 from hornbook.errors import UserError
 from hornbook.filter_presets import with_presets
 from hornbook.problems import problems_of
@@ -348,10 +349,23 @@ class TrainingSection(Section):
 class PretrainSection(TrainingSection):
     """Training on the corpus: predict the next token."""
 
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a GPT-2, Llama or Qwen3 model in Hugging Face's layout to go on from, with its "
+        "tokenizer. Default: a new model.",
+    )
+
 
 class FinetuneSection(TrainingSection):
     """Training on conversations, with the loss on the answers alone."""
 
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a GPT-2, Llama or Qwen3 model in Hugging Face's layout to start from; then the recipe "
+        "has no section pretrain. Default: the model that pretraining makes.",
+    )
     source: Texts = Field(
         ("storyworld",),
         min_length=1,
@@ -396,10 +410,18 @@ class Recipe(Section):
     corpus: CorpusSection = Field(CorpusSection(), description="Where the text comes from.")
     tokenizer: TokenizerSection = Field(TokenizerSection(), description="How text is cut into tokens.")
     model: ModelSection = Field(ModelSection(), description="The shape of the model.")
-    pretrain: PretrainSection = Field(description="Training on the corpus.")
+    pretrain: PretrainSection | None = Field(
+        None, description="Training on the corpus; left out only where finetune.init_from names a model."
+    )
     finetune: FinetuneSection | None = Field(None, description="Training on conversations; may be left out.")
     evaluate: EvaluateSection = Field(EvaluateSection(), description="What is asked of the model.")
     export: ExportSection = Field(ExportSection(), description="The form in which the model leaves.")
+
+    @property
+    def origin(self) -> str | None:
+        """The folder of the model that training goes on from, or None where it begins with a new one."""
+        sections = (self.pretrain, self.finetune)
+        return next((section.init_from for section in sections if section and section.init_from), None)
 
 
 def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -449,6 +471,7 @@ def _validate(table: dict[str, Any]) -> tuple[Recipe, list[tuple[str, str]]]:
     ones. A check is reported only if all the fields it looks at were right.
     """
     problems: list[tuple[str, str]] = []
+    table = with_depth(table, TokenizerSection().vocab_size)
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
@@ -472,9 +495,9 @@ def _with_stand_ins(table: dict[str, Any], wrong_places: list[tuple[Any, ...]]) 
                 inner.pop(part, None)
         inner.pop(place[-1], None)
     needed_tokens = {"tokens": 1, "global_batch_tokens": 1}
-    mended["pretrain"] = needed_tokens | mended.get("pretrain", {})
-    if "finetune" in mended:
-        mended["finetune"] = needed_tokens | mended["finetune"]
+    for name in ("pretrain", "finetune"):
+        if name in mended:
+            mended[name] = needed_tokens | mended[name]
     return {"name": "stand-in"} | mended
 
 

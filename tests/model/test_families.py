@@ -81,7 +81,7 @@ def theirs(family: tuple[str, dict[str, Any]]) -> transformers.PreTrainedModel:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             parameter.normal_(std=0.2, generator=torch_generator("family", name))
-            if "norm" in name and name.endswith("weight") or ".ln_" in name and name.endswith("weight"):
+            if ("norm" in name and name.endswith("weight")) or (".ln_" in name and name.endswith("weight")):
                 parameter.add_(1)
     return model.eval()
 
@@ -186,7 +186,7 @@ def test_a_llama_is_in_its_gguf_file_alone(tokenizer: Tokenizer, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["qwen3 with a sliding window", "llama with biases"])
 def test_what_llama_cpp_would_compute_otherwise_is_refused(name: str, tokenizer: Tokenizer, tmp_path: Path):
-    with pytest.raises(UserError, match="a GGUF file cannot hold this model: .* Export it as hf"):
+    with pytest.raises(UserError, match=r"a GGUF file cannot hold this model: .* Export it as hf"):
         write_gguf(FAMILIES[name], tokenizer, tmp_path)
     assert not list(tmp_path.glob("*gguf*"))
 

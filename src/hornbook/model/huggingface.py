@@ -6,8 +6,8 @@ and Qwen3 are copied as they are. GPT-2 has names of its own, keeps query, key a
 stores its matrices transposed.
 
 `huggingface_config` writes and reads the configuration, `weight_files` the files; here are the weights. Both
-directions walk the same table (`_entries`), so they cannot drift apart. What a file must hold is found by sending the shapes of an
-empty model through the same table.
+directions walk the same table (`_entries`), so they cannot drift apart. What a file must hold is found by sending
+the shapes of an empty model through the same table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
-from hornbook.model.huggingface_config import config_from_json, config_to_json
+from hornbook.model.huggingface_config import CONFIG_FILE, config_to_json, read_config
 from hornbook.model.transformer import Transformer
 from hornbook.model.weight_files import MAX_SHARD_BYTES, read_weights, write_weights
-from hornbook.run_directory import read_json, write_json
+from hornbook.run_directory import write_json
 
-CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
+GENERATION_FILE = "generation_config.json"
 
 
 def save_pretrained(
@@ -58,9 +58,7 @@ def load_pretrained(directory: Path) -> Transformer:
     Raises `UserError` where files are missing or broken, the architecture or a feature of it is not ours, or
     the weights are not those that the configuration needs: all of them are named.
     """
-    if not (directory / CONFIG_FILE).is_file():
-        raise UserError(f"{directory}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has")
-    config = config_from_json(read_json(directory / CONFIG_FILE), directory / CONFIG_FILE)
+    config = read_config(directory)
     tensors = _usual_names(read_weights(directory), config)
     with torch.device("meta"):
         model = Transformer(config)

@@ -11,6 +11,9 @@ from typing import Any, Literal
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
 from hornbook.model.rope_json import Json, rope_from_json, rope_problems, rope_theta, rope_to_json
+from hornbook.run_directory import read_json
+
+CONFIG_FILE = "config.json"
 
 _KNOWN_SETTINGS: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -69,6 +72,14 @@ def config_to_json(config: ModelConfig) -> Json:
         "initializer_range": _INITIALIZER_RANGE,
         "tie_word_embeddings": config.tie_embeddings,
     }
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The shape of the model in a folder. Raises `UserError` where there is none, or none that we have."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has")
+    return config_from_json(read_json(path), path)
 
 
 def config_from_json(settings: Json, path: Path) -> ModelConfig:

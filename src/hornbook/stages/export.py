@@ -14,7 +14,8 @@ from hornbook.inference.load import find_model
 from hornbook.model.gguf_file import save_gguf
 from hornbook.model.gguf_tokenizer import read_gguf_tokenizer
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
-from hornbook.run_directory import RunDirectory, atomic_writer, open_run, write_json
+from hornbook.model.origin import ORIGIN_FILE
+from hornbook.run_directory import RunDirectory, atomic_writer, open_run, read_json, write_json
 from hornbook.stages.context import StageContext
 
 LINEAGE_FILE = "lineage.json"
@@ -58,10 +59,17 @@ def _export(run: RunDirectory, to: Path, format: Format) -> dict[str, Any]:
 
 
 def lineage(run: RunDirectory) -> dict[str, Any]:
-    """For each finished stage of a run: its fingerprint, and the checksums of the files that it made."""
+    """For each finished stage of a run: its fingerprint, the checksums of the files that it made, and its origin.
+
+    A stage that went on from a model of somebody else has one: which model, and that model's own lineage.
+    """
     records = {path.name: run.stage(path.name).record() for path in sorted(run.path.iterdir()) if path.is_dir()}
     return {
-        stage: {"fingerprint": record["fingerprint"], "files": record["files"]}
+        stage: {"fingerprint": record["fingerprint"], "files": record["files"], **_origin(run.path / stage)}
         for stage, record in records.items()
         if record is not None and stage != "export"
     }
+
+
+def _origin(stage: Path) -> dict[str, Any]:
+    return {"init_from": read_json(stage / ORIGIN_FILE)} if (stage / ORIGIN_FILE).is_file() else {}

@@ -1,4 +1,4 @@
-"""The second stage: a vocabulary is learned from the corpus."""
+"""The second stage: a vocabulary is learned from the corpus, or comes with the model that training goes on from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +18,11 @@ def run(context: StageContext) -> dict[str, Any]:
     """Learn the tokenizer into the stage's folder. Returns its size and how well it compresses."""
     section = context.recipe.tokenizer
     corpus = context.run.stage("corpus").path
-    with context.console.status("learning the merges"):
-        tokenizer = Tokenizer.train(_training_texts(corpus), section.vocab_size, section.split_pattern)
+    if context.recipe.origin is not None:
+        tokenizer = Tokenizer.load(context.recipe.origin)
+    else:
+        with context.console.status("learning the merges"):
+            tokenizer = Tokenizer.train(_training_texts(corpus), section.vocab_size, section.split_pattern)
     tokenizer.save(context.stage.path)
     held_out = next(read_texts(corpus, "validation"))[:REPORT_DOCUMENTS]
     report = compression_report(tokenizer, held_out)
