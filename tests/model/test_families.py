@@ -41,9 +41,9 @@ LLAMA3_ROPE = {
 }
 YARN_ROPE = {
     "rope_type": "yarn",
-    "rope_theta": 1000.0,
+    "rope_theta": 100.0,  # so short that YaRN's passage begins and ends among the few pairs of a tiny head
     "factor": 4.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 1024,
 }
 GROUPED = {"num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
