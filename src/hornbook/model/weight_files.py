@@ -63,8 +63,8 @@ def weight_files(directory: Path) -> list[Path]:
     if (directory / WEIGHTS_FILE).exists() or not index.exists():
         return [directory / WEIGHTS_FILE]
     places = read_json(index).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) else {""}
-    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+    names = set(places.values()) if isinstance(places, dict) else set()
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise UserError(f"{index}: names no files of its own folder, as an index of weights must")
     return [directory / name for name in sorted(names)]
 
