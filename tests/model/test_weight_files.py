@@ -41,7 +41,7 @@ def test_a_model_saved_over_another_leaves_nothing_of_it(first: int, second: int
 def test_a_missing_shard_is_named(tmp_path: Path):
     write_weights(tmp_path, TENSORS, max_shard_bytes=800)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(UserError, match="model-00002-of-00003.safetensors: there is no such file"):
+    with pytest.raises(UserError, match=r"model-00002-of-00003.safetensors: there is no such file"):
         read_weights(tmp_path)
 
 
