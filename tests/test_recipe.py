@@ -118,7 +118,9 @@ def test_a_known_name_in_the_wrong_section_is_told_where_it_belongs(write_recipe
 
 def test_a_hopeless_name_is_answered_with_the_known_ones(write_recipe: WriteRecipe) -> None:
     (problem,) = problems(write_recipe(top="[tokenizer]\nxyzzy = 1"))
-    assert problem.endswith("tokenizer.xyzzy: is not known; the section tokenizer has: vocab_size, split_pattern")
+    assert problem.endswith(
+        "tokenizer.xyzzy: is not known; the section tokenizer has: vocab_size, split_pattern, special_tokens, load_from"
+    )
 
 
 def test_a_missing_section_and_a_section_that_is_none_are_named(write_recipe: WriteRecipe) -> None:

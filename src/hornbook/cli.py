@@ -126,6 +126,11 @@ def _show(arguments: Sequence[str]) -> None:
     options = _parse(ShowOptions, "show", arguments)
     from rich.console import Console
 
+    if options.tokens:
+        from hornbook.stages.token_view import show_training_tokens
+
+        show_training_tokens(options.run, Console())
+        return
     from hornbook.pipeline import STAGES
     from hornbook.show import show_run
 

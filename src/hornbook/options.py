@@ -111,6 +111,7 @@ class ShowOptions:
     """Options of `show`."""
 
     run: RunPath
+    tokens: Annotated[bool, arg(help="Show a few training rows token by token, and what is learned of them.")] = False
 
 
 @dataclass

@@ -122,7 +122,13 @@ def _benchmarks(recipe: Recipe) -> list[Any]:
 def _tokenizer_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     if recipe.pretrain is None:
         return None
-    return recipe.tokenizer.model_dump(mode="json") | _origin(recipe.pretrain.init_from)
+    settings: dict[str, Any] = recipe.tokenizer.model_dump(mode="json")
+    if recipe.tokenizer.load_from is not None:
+        from hornbook.tokenizer.published import files_of
+
+        # Where the files lie has no effect, what is in them does.
+        settings["load_from"] = [sha256_file(path) for path in files_of(recipe.tokenizer.load_from)]
+    return settings | _origin(recipe.pretrain.init_from)
 
 
 def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any] | None:

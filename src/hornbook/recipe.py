@@ -50,6 +50,7 @@ def _rule(description: str) -> Any:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+SpecialTokens = Annotated[tuple[Annotated[str, Field(pattern=r"^\S+$")], ...], BeforeValidator(_as_tuple)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
 Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
@@ -232,8 +233,20 @@ class TokenizerSection(Section):
     vocab_size: int = Field(
         4096, ge=263, description="Number of tokens: the 256 bytes, the merges and the special tokens."
     )
-    split_pattern: Literal["gpt2", "gpt4", "llama3"] = Field(
+    split_pattern: Literal["gpt2", "gpt4", "llama3", "qwen"] = Field(
         "llama3", description="Whose pattern cuts text into words before the merges are learned."
+    )
+    special_tokens: SpecialTokens = Field(
+        (),
+        description="Special tokens beside those that are always there: <|endoftext|>, <|pad|>, and <|user|>, "
+        "<|assistant|>, <|system|>, <|end|> of the chat. Text that spells one stays text.",
+    )
+    load_from: str | None = Field(
+        None,
+        min_length=1,
+        description="A published tokenizer to take instead of learning one: a tokenizer.json, or a folder that has one "
+        "or GPT-2's vocab.bpe and encoder.json. It keeps its ids; special tokens that it lacks come after them. "
+        "vocab_size then only serves the plan. Default: learn one.",
     )
 
 

@@ -25,13 +25,12 @@ def _origin_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
             yield ["finetune.init_from", "pretrain"], "starts from another model than pretrain makes: leave out one"
     elif recipe.pretrain is None:
         yield ["pretrain"], "is missing, and has no default"
-    for name in ("model", "tokenizer"):
-        section = getattr(recipe, name)
+    own_tokenizer = recipe.tokenizer.model_copy(update={"special_tokens": ()})
+    for name, section in (("model", recipe.model), ("tokenizer", own_tokenizer)):
         if origin is not None and section != type(section)():
             yield [name, "pretrain.init_from", "finetune.init_from"], f"must be left out: {origin} has its own"
-    for name in ("pretrain", "finetune"):
-        section = getattr(recipe, name)
-        if origin is not None and section is not None and section.row_tokens is None:
+    for name, training in (("pretrain", recipe.pretrain), ("finetune", recipe.finetune)):
+        if origin is not None and training is not None and training.row_tokens is None:
             yield (
                 [f"{name}.row_tokens", "pretrain.init_from", "finetune.init_from"],
                 f"must be given, since only {origin} knows how long its texts may be",

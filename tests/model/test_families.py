@@ -236,12 +236,18 @@ def test_the_gguf_file_writes_the_same_tokens_in_llama_cpp(
     assert len(made["tokens"]) >= n_until_stop - 4
 
 
+def cut_by(pattern: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [split, as_bytes]}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"model": {"type": "Unigram"}}, "of the type Unigram"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "cuts text in a way that llama.cpp has no name for"),
-        ({"normalizer": {"type": "Lowercase"}}, "cuts text in a way that llama.cpp has no name for"),
+        ({"model": {"type": "Unigram"}}, "cannot be written into a GGUF file: it is of the kind Unigram"),
+        ({"normalizer": {"type": "Lowercase"}}, "cannot be written into a GGUF file: it changes texts first"),
+        ({"pre_tokenizer": cut_by(r"\S+|\s+")}, "cuts text by a pattern that llama.cpp has no name for"),
     ],
 )
 def test_a_tokenizer_that_the_format_cannot_name_is_refused(

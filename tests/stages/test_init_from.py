@@ -101,6 +101,27 @@ def test_a_model_is_fine_tuned_without_any_pretraining(base: Path, files: Path, 
     assert (files / "out" / "config.json").is_file()
 
 
+def test_a_gpt2_that_knows_no_conversation_gets_its_tokens(base: Path, files: Path, write_recipe: WriteRecipe) -> None:
+    """As published: a tokenizer with one special token, and as many rows in the embedding as it has tokens."""
+    table = read_json(base / "tokenizer.json")
+    table["added_tokens"] = [token for token in table["added_tokens"] if token["content"] == "<|endoftext|>"]
+    n_tokens = len(table["model"]["vocab"]) + 1
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    config = transformers.GPT2Config(vocab_size=n_tokens, eos_token_id=n_tokens - 1, **shape)
+    transformers.GPT2LMHeadModel(config).save_pretrained(files / "gpt2")
+    write_json(files / "gpt2" / "tokenizer.json", table)
+    source = f"source = 'files:{files}/talks.json'\nvalidation_fraction = 0.2\n"
+    rest = f"[finetune]\ninit_from = '{files / 'gpt2'}'\n{source}{TRAINING}"
+    made = run(write_recipe(rest, "[evaluate]\nsuites = []\n"), files / "runs")
+    model = transformers.AutoModelForCausalLM.from_pretrained(made.path / "export")
+    reader = transformers.AutoTokenizer.from_pretrained(made.path / "export")
+    assert type(model) is transformers.GPT2LMHeadModel
+    assert model.config.vocab_size == len(reader) == n_tokens + 5
+    ids = reader.apply_chat_template([{"role": "user", "content": "Where?"}], return_dict=False)
+    assert reader.convert_ids_to_tokens(ids)[0] == "<|user|>"
+    assert ids[0] >= n_tokens
+
+
 def test_rows_longer_than_the_model_takes_are_refused(base: Path, files: Path, write_recipe: WriteRecipe) -> None:
     source = f"source = 'files:{files}/talks.json'\nvalidation_fraction = 0.2\n"
     training = TRAINING.replace("row_tokens = 64", "row_tokens = 128")

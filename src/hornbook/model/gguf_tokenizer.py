@@ -5,7 +5,6 @@ regular expression that cuts text into words: it names one that llama.cpp knows.
 is the same rule, written out in C++.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,15 @@ import gguf
 from hornbook.errors import UserError
 from hornbook.run_directory import read_json
 from hornbook.tokenizer import bpe
+from hornbook.tokenizer.engine import disagreements
+from hornbook.tokenizer.published import TOKENIZER_FILE
+from hornbook.tokenizer.tokenizer_json import UnknownFormat, read_vocabulary
 
 _PRE_TOKENIZERS = {
     bpe.SPLIT_PATTERNS["gpt2"]: "gpt-2",
     bpe.SPLIT_PATTERNS["gpt4"]: "llama-bpe",  # Llama 3 took it over
     bpe.SPLIT_PATTERNS["llama3"]: "llama-bpe",
-    # Qwen cuts numbers into single digits, and is otherwise the same.
-    bpe.SPLIT_PATTERNS["llama3"].replace(r"\p{N}{1,3}", r"\p{N}"): "qwen2",
+    bpe.SPLIT_PATTERNS["qwen"]: "qwen2",
 }
 """llama.cpp's name for each published pattern."""
 
@@ -73,47 +74,38 @@ class GgufTokenizer:
 def read_gguf_tokenizer(folder: Path) -> GgufTokenizer:
     """The tokenizer of a folder in Hugging Face's layout.
 
-    Raises UserError where there is none, where it is no byte-level byte-pair encoding, and where it cuts text by
-    a pattern that llama.cpp does not know.
+    Raises UserError where there is none, where it is no byte-level byte-pair encoding, and where llama.cpp would cut
+    text otherwise.
     """
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER_FILE
     if not path.is_file():
         raise UserError(f"{path}: there is no tokenizer here, and a GGUF file needs one")
-    table = read_json(path)
-    model = table.get("model", {})
-    if model.get("type") != "BPE":
-        raise UserError(f"{path}: is a tokenizer of the type {model.get('type')}; GGUF files are written of BPE alone")
-    added = {token["id"]: token for token in table.get("added_tokens", [])}
-    tokens = {id: token for token, id in model["vocab"].items()} | {id: t["content"] for id, t in added.items()}
+    try:
+        vocabulary = read_vocabulary(read_json(path))
+    except UnknownFormat as problem:
+        raise UserError(f"{path}: cannot be written into a GGUF file: it {problem}") from problem
+    if vocabulary.pattern not in _PRE_TOKENIZERS:
+        raise UserError(f"{path}: cuts text by a pattern that llama.cpp has no name for: {vocabulary.pattern}")
+    # Under this name llama.cpp takes a word that is a token whole, without asking the merges.
+    if _PRE_TOKENIZERS[vocabulary.pattern] == "llama-bpe" and (lost := disagreements(vocabulary)):
+        raise UserError(f"{path}: llama.cpp would take {len(lost)} tokens whole that the merges never make: {lost[:3]}")
     config, generation = _settings(folder / "config.json"), _settings(folder / "generation_config.json")
     end_of_text_id = _first(config.get("eos_token_id"))
     if end_of_text_id is None:
-        raise UserError(f"{folder / 'config.json'}: says with which token a text ends nowhere (eos_token_id)")
+        raise UserError(f"{folder / 'config.json'}: says nowhere with which token a text ends (eos_token_id)")
     stops = generation.get("eos_token_id")
+    added = {id: token for names in (vocabulary.special, vocabulary.spelled) for token, id in names.items()}
     return GgufTokenizer(
-        tokens=tokens,
-        special=frozenset(id for id, token in added.items() if token.get("special")),
+        tokens={id: bpe.spell(token) for token, id in vocabulary.ids.items()} | added,
+        special=frozenset(vocabulary.special.values()),
         added=frozenset(added),
-        merges=tuple(_pair(merge) for merge in model["merges"]),
-        pre_tokenizer=_pre_tokenizer(table, path),
+        merges=tuple((bpe.spell(left), bpe.spell(right)) for left, right in vocabulary.merges or ()),
+        pre_tokenizer=_PRE_TOKENIZERS[vocabulary.pattern],
         end_of_text_id=end_of_text_id,
         pad_id=_first(config.get("pad_token_id")),
         end_of_turn_id=next((id for id in stops if id != end_of_text_id), None) if isinstance(stops, list) else None,
         chat_template=_chat_template(folder),
     )
-
-
-def _pre_tokenizer(table: dict[str, Any], path: Path) -> str:
-    """llama.cpp's name for how words are cut: a pattern, or GPT-2's own step, which has its pattern built in."""
-    outer = table.get("pre_tokenizer") or {}
-    steps = outer.get("pretokenizers", [outer])
-    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
-    if any(step.get("type") == "ByteLevel" and step.get("use_regex", True) for step in steps):
-        patterns.append(bpe.SPLIT_PATTERNS["gpt2"])
-    is_plain = not table.get("normalizer") or table["normalizer"].get("type") == "NFC"
-    if len(patterns) != 1 or patterns[0] not in _PRE_TOKENIZERS or not is_plain:
-        raise UserError(f"{path}: cuts text in a way that llama.cpp has no name for: {json.dumps(outer)}")
-    return _PRE_TOKENIZERS[patterns[0]]
 
 
 def _chat_template(folder: Path) -> str | None:
@@ -130,8 +122,3 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _first(ids: Any) -> int | None:
     return ids[0] if isinstance(ids, list) else ids
-
-
-def _pair(merge: Any) -> tuple[str, str]:
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left, right

@@ -26,7 +26,7 @@ def run(context: StageContext) -> dict[str, Any]:
         base = context.run.stage("pretrain").path / "final"
         model, tokenizer = load_pretrained(base), Tokenizer.load(base)
     else:
-        tokenizer = Tokenizer.load(section.init_from)
+        tokenizer = Tokenizer.from_published(section.init_from, context.recipe.tokenizer.special_tokens)
         model = start_from(context, section.init_from, tokenizer, section.row_tokens)
     row_tokens = section.row_tokens or model.config.max_seq_len
 
