@@ -100,7 +100,10 @@ class ExportOptions:
 
     run: RunPath
     to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]
-    format: Annotated[Literal["hf"], arg(help="hf: the layout that Hugging Face's transformers loads.")] = "hf"
+    format: Annotated[
+        Literal["hf", "gguf"],
+        arg(help="hf: the layout that Hugging Face's transformers loads. gguf: one file for llama.cpp."),
+    ] = "hf"
 
 
 @dataclass

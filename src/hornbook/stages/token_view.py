@@ -11,7 +11,7 @@ from hornbook.batching.loader import Loader
 from hornbook.batching.packing import IGNORE_INDEX
 from hornbook.batching.shards import ShardedDocuments
 from hornbook.errors import UserError
-from hornbook.recipe import Recipe, load_recipe
+from hornbook.recipe import PretrainSection, Recipe, load_recipe
 from hornbook.run_directory import open_run
 from hornbook.runtime import derive_seed
 from hornbook.stages.conversations import read_conversations
@@ -31,20 +31,24 @@ def show_training_tokens(path: Path, console: Console) -> None:
     """
     run = open_run(path)
     recipe = load_recipe(run.recipe_path)
-    shards = sorted(run.stage("tokens").path.glob("train-*.bin"))
-    if not shards:
-        raise UserError(f"{path}: has no tokens yet. Run its recipe with --until tokens first.")
-    tokenizer = Tokenizer.load(run.stage("tokenizer").path)
     console.print(Text(LEGEND, "bright_black"))
-    _show_pretraining(ShardedDocuments(shards), recipe, tokenizer, console)
+    if recipe.pretrain is None:
+        tokenizer = Tokenizer.from_published(recipe.origin or path, recipe.tokenizer.special_tokens)
+    else:
+        shards = sorted(run.stage("tokens").path.glob("train-*.bin"))
+        if not shards:
+            raise UserError(f"{path}: has no tokens yet. Run its recipe with --until tokens first.")
+        tokenizer = Tokenizer.load(run.stage("tokenizer").path)
+        _show_pretraining(ShardedDocuments(shards), recipe, recipe.pretrain, tokenizer, console)
     if recipe.finetune is not None:
         conversations = read_conversations(recipe.finetune.source, recipe.storyworld)
         row_tokens = recipe.finetune.row_tokens or recipe.model.max_seq_len
         _show_finetuning(islice(conversations, CONVERSATIONS_SHOWN), row_tokens, tokenizer, console)
 
 
-def _show_pretraining(documents: ShardedDocuments, recipe: Recipe, tokenizer: Tokenizer, console: Console) -> None:
-    section = recipe.pretrain
+def _show_pretraining(
+    documents: ShardedDocuments, recipe: Recipe, section: PretrainSection, tokenizer: Tokenizer, console: Console
+) -> None:
     row_tokens = section.row_tokens or recipe.model.max_seq_len
     loader = Loader(
         documents,

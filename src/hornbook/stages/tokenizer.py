@@ -1,4 +1,7 @@
-"""The second stage: a vocabulary is learned from the corpus, or a published one is taken over."""
+"""The second stage: a vocabulary is learned from the corpus, or a published one is taken over.
+
+A model that training goes on from brings its own.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +35,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """Make the tokenizer in the stage's folder. Returns its size and how well it compresses."""
     section = context.recipe.tokenizer
     corpus = context.run.stage("corpus").path
-    tokenizer = _make(section, corpus, context.console)
+    tokenizer = _make(section, context.recipe.origin or section.load_from, corpus, context.console)
     tokenizer.save(context.stage.path)
     with context.console.status("measuring how well it fits"):
         report = compression_report(tokenizer, _held_out(corpus), vocabularies_at_hand())
@@ -45,15 +48,15 @@ def run(context: StageContext) -> dict[str, Any]:
     }
 
 
-def _make(section: TokenizerSection, corpus: Path, console: Console) -> Tokenizer:
-    if section.load_from is None:
+def _make(section: TokenizerSection, published: str | None, corpus: Path, console: Console) -> Tokenizer:
+    if published is None:
         with console.status("learning the merges"):
             return Tokenizer.train(
                 _training_texts(corpus), section.vocab_size, section.split_pattern, section.special_tokens
             )
     with console.status("reading the published tokenizer"):
-        tokenizer = Tokenizer.from_published(section.load_from, section.special_tokens)
-    if tokenizer.vocab_size != section.vocab_size:
+        tokenizer = Tokenizer.from_published(published, section.special_tokens)
+    if published == section.load_from and tokenizer.vocab_size != section.vocab_size:
         n_tokens = tokenizer.vocab_size
         console.print(
             f"{section.load_from} has {n_tokens:,} tokens, with those added here, and so will the model. For a plan of "
