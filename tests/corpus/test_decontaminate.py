@@ -10,9 +10,10 @@ import pytest
 
 from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
-from hornbook.corpus.decontaminate import find_overlaps, index_passages
+from hornbook.corpus.decontaminate import find_overlaps
 from hornbook.corpus.deduplicate import plain
 from hornbook.corpus.engine import load_daft
+from hornbook.corpus.passages import index_passages
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
