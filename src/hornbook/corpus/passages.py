@@ -27,10 +27,9 @@ from hornbook.corpus.benchmarks import Benchmark
 from hornbook.corpus.deduplicate import plain
 from hornbook.corpus.engine import load_daft
 from hornbook.corpus.ngrams import ngrams
-from hornbook.corpus.short_passages import ShortPassage
+from hornbook.corpus.short_passages import MIN_PASSAGE_WORDS, ShortPassage
 
 RUN_WORDS = 4
-MIN_PASSAGE_WORDS = 8
 MIN_RUNS = MIN_PASSAGE_WORDS - RUN_WORDS + 1
 MAX_PASSAGES = 10
 WORDS_PER_EDIT = 12
