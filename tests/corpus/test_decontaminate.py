@@ -4,15 +4,13 @@ import gzip
 import json
 import random
 
-import pyarrow
 import pyarrow.parquet
 import pytest
 
 from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
 from hornbook.corpus.decontaminate import find_overlaps
-from hornbook.corpus.deduplicate import plain
-from hornbook.corpus.engine import load_daft
+from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.passages import index_passages
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
@@ -20,12 +18,6 @@ from hornbook.storyworld.questions import held_out_questions
 
 WORLD = StoryworldSection(stories=600, echoes=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0)
 WORDS_BETWEEN_EDITS = 16
-
-
-def plain_column(texts: list[str]) -> pyarrow.Array:
-    daft = load_daft()
-    column = daft.from_pydict({"text": texts}).select(plain(daft.col("text")).alias("text")).to_arrow()["text"]
-    return column.combine_chunks()
 
 
 def found(texts: list[str], benchmarks: list[Benchmark]) -> list[set[tuple[str, str]]]:
@@ -36,7 +28,7 @@ def found(texts: list[str], benchmarks: list[Benchmark]) -> list[set[tuple[str, 
             (benchmarks[number].name, benchmarks[number].items[item].id)
             for number, item in (passages.item[overlap["passage"]] for overlap in overlaps)
         }
-        for overlaps in find_overlaps(plain_column(texts), passages)
+        for overlaps in find_overlaps(plain_texts(texts), passages)
     ]
 
 
@@ -192,7 +184,7 @@ def test_real_benchmarks_are_found_in_real_stories_and_nowhere_else(real_data):
     assert len(stories) > 10_000
     assert not any(found(stories, benchmarks))
     texts = sorted({text for benchmark in benchmarks for item in benchmark.items for text in item.passages})
-    lengths = [len(text.split()) for text in plain_column(texts).to_pylist()]
+    lengths = [len(text.split()) for text in plain_texts(texts).to_pylist()]
     rng = random.Random(1)
     # Of eight words an edit leaves seven, which prove something only where they stand on both sides of it.
     for fewest, most, least_edited in ((8, 10_000, 0.95), (9, 15, 0.95), (8, 8, 0.65)):

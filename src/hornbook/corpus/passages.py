@@ -24,8 +24,7 @@ import numpy
 import pyarrow
 
 from hornbook.corpus.benchmarks import Benchmark
-from hornbook.corpus.deduplicate import plain
-from hornbook.corpus.engine import load_daft
+from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.ngrams import ngrams
 from hornbook.corpus.short_passages import MIN_PASSAGE_WORDS, ShortPassage
 
@@ -97,10 +96,8 @@ def _index_benchmark(
     """
     if not named:
         return [], {}, _empty_part()
-    daft = load_daft()
-    plain_texts = daft.from_pydict({"text": [text for _, text in named]}).select(plain(daft.col("text")))
     distinct: dict[str, int] = {}
-    for (item, _), text in zip(named, plain_texts.to_pydict()["text"], strict=True):
+    for (item, _), text in zip(named, plain_texts([text for _, text in named]).to_pylist(), strict=True):
         distinct.setdefault(text, item)
     words = [text.split() for text in distinct]
     n_words = numpy.array([len(of_one) for of_one in words])

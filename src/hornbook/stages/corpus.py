@@ -34,7 +34,7 @@ def run(context: StageContext) -> dict[str, Any]:
             speed = documents / (time.monotonic() - started)
             status.update(f"{doing}: {documents:,} so far, {n_bytes / 1e6:,.0f} MB, {speed:,.0f} documents a second")
 
-        report = curate(recipe.corpus, recipe.storyworld, context.stage.path, _benchmarks(recipe), show)
+        report = curate(recipe.corpus, recipe.storyworld, context.stage.path, benchmarks_of(recipe), show)
     _print_report(report, context.stage.path / "histograms.svg", context.console)
     counts, generator = report["documents"], report["generator"]
     return {
@@ -57,8 +57,8 @@ def questions_looked_for(recipe: Recipe) -> int:
     return -(-recipe.evaluate.questions_per_suite // QUESTIONS_AT_ONCE) * QUESTIONS_AT_ONCE
 
 
-def _benchmarks(recipe: Recipe) -> list[Benchmark]:
-    """All that the recipe evaluates, and the files that it names besides."""
+def benchmarks_of(recipe: Recipe) -> list[Benchmark]:
+    """What nothing that is trained on may give away: all that the recipe evaluates, and the files that it names."""
     n_questions = questions_looked_for(recipe)
     suites = []
     for suite in recipe.evaluate.suites:
