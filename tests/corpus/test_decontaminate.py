@@ -150,7 +150,7 @@ def test_the_receipt_says_which_document_gave_away_which_item(tmp_path, write_js
     texts[20] = f"{sound_text(200)} {question.lower()} Nobody knew."
     source = write_jsonl("train.jsonl", texts)
     report = curate(
-        CorpusSection(source=f"files:{source}", validation_fraction=0.2),
+        CorpusSection(source=f"files:{source}", validation_fraction=0.2, deduplicate="exact"),
         StoryworldSection(),
         tmp_path / "out",
         read_benchmarks([f"files:{tmp_path}/quiz.jsonl"]),
