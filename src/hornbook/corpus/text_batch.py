@@ -226,16 +226,27 @@ class TextBatch:
 
     def _encode(self, pieces: Pieces) -> pyarrow.DictionaryArray:
         """Each piece as its number in the list of different pieces."""
+        encoded = self._pieces_and_gaps(pieces).dictionary_encode()
+        return pyarrow.DictionaryArray.from_arrays(encoded.indices[::2], encoded.dictionary)
+
+    def _pieces_and_gaps(self, pieces: Pieces) -> pyarrow.Array:
+        """The pieces as strings, and between any two of them what stands there."""
         start, end = self._first_byte(pieces.start), self._first_byte(pieces.end)
         offsets = numpy.append(numpy.stack([start, end], axis=1), len(self._bytes))
         buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(self._bytes)]
-        pieces_and_gaps = pyarrow.Array.from_buffers(pyarrow.large_string(), len(offsets) - 1, buffers)
-        encoded = pieces_and_gaps.dictionary_encode()
-        return pyarrow.DictionaryArray.from_arrays(encoded.indices[::2], encoded.dictionary)
+        return pyarrow.Array.from_buffers(pyarrow.large_string(), len(offsets) - 1, buffers)
 
     def _stood_before(self, pieces: Pieces) -> numpy.ndarray:
-        code = self._within_text(self._encode(pieces).indices.to_numpy(), pieces)
-        return numpy.diff(numpy.maximum.accumulate(code), prepend=-1) == 0
+        is_repeated = numpy.zeros(len(pieces.start), bool)
+        # Most pieces have a length, a first and a last character that no other one of their text has.
+        first, last = self.characters[pieces.start] & 0xFF, self.characters[pieces.end - 1] & 0xFF
+        look = _number(pieces.text << 48 | pieces.length << 16 | first.astype(numpy.int64) << 8 | last)
+        alike = numpy.flatnonzero(numpy.bincount(look)[look] > 1) if len(look) else look
+        if len(alike):
+            code = self._pieces_and_gaps(pieces).take(pyarrow.array(2 * alike)).dictionary_encode().indices.to_numpy()
+            code = _number(_pair(pieces.text[alike], code))
+            is_repeated[alike] = numpy.diff(numpy.maximum.accumulate(code), prepend=-1) == 0
+        return is_repeated
 
     def _within_text(self, code: numpy.ndarray, pieces: Pieces) -> numpy.ndarray:
         """New numbers for codes, so that only pieces of the same text have the same one."""
