@@ -92,8 +92,21 @@ def _print_report(report: dict[str, Any], histograms: Path, console: Console) ->
             "A rule's recall is that of the kinds of mess that it is meant for; – where these pages cannot say.",
             highlight=False,
         )
+        console.print(_kinds_of_mess(quality["by_label"]))
     console.print(f"{report['raw_megabytes_per_second']:.1f} MB of raw text a second", highlight=False)
     console.print(f"Lengths and scores: {escape(str(histograms))}", highlight=False, soft_wrap=True)
+
+
+def _kinds_of_mess(by_label: dict[str, dict[str, int]]) -> Table:
+    """What became of the pages with each kind of mess; a page may have several."""
+    table = Table("kind of mess", title="Pages whose answer is known", title_justify="left")
+    for name in ("pages", "dropped", "kept and restored exactly"):
+        table.add_column(name, justify="right")
+    for label, counts in by_label.items():
+        n_pages = counts["documents"]
+        shares = (_percent(counts.get(name, 0) / n_pages) for name in ("dropped", "restored_exactly"))
+        table.add_row(label, f"{n_pages:,}", *shares)
+    return table
 
 
 def _amount(entry: dict[str, Any]) -> tuple[str, str]:
