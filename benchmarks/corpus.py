@@ -10,7 +10,8 @@
 
 Peers run in an environment of their own, whose interpreter is named with --peer-python:
 
-    python -m venv PEERS && PEERS/bin/pip install datatrove==0.10.1 spacy regex tokenizers "xxhash<4" trafilatura lxml_html_clean
+    python -m venv PEERS
+    PEERS/bin/pip install datatrove==0.10.1 spacy regex tokenizers "xxhash<4" trafilatura lxml_html_clean
 """
 
 import argparse

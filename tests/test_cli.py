@@ -159,6 +159,7 @@ def test_a_mistyped_flag_is_answered_with_the_right_one(
         (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["run", "recipe.yaml"], "recipe.yaml: is no recipe"),
         (["show", "nowhere"], "nowhere: holds no run"),
+        (["show", "nowhere", "--tokens"], "nowhere: holds no run"),
         (["run"], "RECIPE"),
         (["sample"], "RUN"),
     ],

@@ -118,7 +118,9 @@ def test_a_known_name_in_the_wrong_section_is_told_where_it_belongs(write_recipe
 
 def test_a_hopeless_name_is_answered_with_the_known_ones(write_recipe: WriteRecipe) -> None:
     (problem,) = problems(write_recipe(top="[tokenizer]\nxyzzy = 1"))
-    assert problem.endswith("tokenizer.xyzzy: is not known; the section tokenizer has: vocab_size, split_pattern")
+    assert problem.endswith(
+        "tokenizer.xyzzy: is not known; the section tokenizer has: vocab_size, split_pattern, special_tokens, load_from"
+    )
 
 
 def test_a_missing_section_and_a_section_that_is_none_are_named(write_recipe: WriteRecipe) -> None:
@@ -217,3 +219,27 @@ def test_any_recipe_survives_being_written_and_read(recipe: Recipe, tmp_path_fac
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(recipe_to_toml(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
+
+
+def test_stretched_positions_are_a_table_with_the_published_values_as_defaults(write_recipe: WriteRecipe) -> None:
+    assert load_recipe(write_recipe()).model.rope_scaling is None
+    scaling = load_recipe(write_recipe(top="[model]\nrope_scaling.type = 'llama3'\n")).model.rope_scaling
+    assert scaling is not None
+    assert (scaling.factor, scaling.original_max_seq_len) == (8.0, 8192)
+    given = load_recipe(write_recipe(), {"model.rope_scaling.factor": 4.0}).model.rope_scaling
+    assert given is not None
+    assert given.factor == 4.0
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        ("low_freq_factor = 4.0", "low_freq_factor: must be less than high_freq_factor, which is 4, but is 4"),
+        ("beta_slow = 40.0", "beta_slow: must be less than beta_fast, which is 32, but is 40"),
+        ("factor = 0.5", "factor: must be at least 1, but is 0.5"),
+        ("type = 'linear'", "type: must be 'llama3' or 'yarn', but is \"linear\""),
+    ],
+)
+def test_positions_that_cannot_be_stretched_are_named(field: str, complaint: str, write_recipe: WriteRecipe) -> None:
+    (problem,) = problems(write_recipe(top=f"[model.rope_scaling]\n{field}\n"))
+    assert problem.endswith(f"model.rope_scaling.{complaint}")

@@ -126,6 +126,11 @@ def _show(arguments: Sequence[str]) -> None:
     options = _parse(ShowOptions, "show", arguments)
     from rich.console import Console
 
+    if options.tokens:
+        from hornbook.stages.token_view import show_training_tokens
+
+        show_training_tokens(options.run, Console())
+        return
     from hornbook.pipeline import STAGES
     from hornbook.show import show_run
 
@@ -187,7 +192,7 @@ VERBS = {
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
     "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
-    "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format hf", _export),
+    "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format gguf", _export),
     "world": Verb(
         "Write what the storyworld of a recipe writes, to look at.",
         "recipes/quickstart.toml --to world",

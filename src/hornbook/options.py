@@ -100,7 +100,10 @@ class ExportOptions:
 
     run: RunPath
     to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]
-    format: Annotated[Literal["hf"], arg(help="hf: the layout that Hugging Face's transformers loads.")] = "hf"
+    format: Annotated[
+        Literal["hf", "gguf"],
+        arg(help="hf: the layout that Hugging Face's transformers loads. gguf: one file for llama.cpp."),
+    ] = "hf"
 
 
 @dataclass
@@ -108,6 +111,7 @@ class ShowOptions:
     """Options of `show`."""
 
     run: RunPath
+    tokens: Annotated[bool, arg(help="Show a few training rows token by token, and what is learned of them.")] = False
 
 
 @dataclass

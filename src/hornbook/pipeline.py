@@ -98,7 +98,9 @@ def _run_export(context: StageContext) -> dict[str, Any]:
     return run(context)
 
 
-def _corpus_settings(recipe: Recipe) -> Mapping[str, Any]:
+def _corpus_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    if recipe.pretrain is None:
+        return None
     settings: dict[str, Any] = {"corpus": recipe.corpus.model_dump(mode="json", exclude={"engine"})}
     settings["benchmarks"] = _benchmarks(recipe)
     if "storyworld" in (*recipe.corpus.source, *recipe.corpus.validation_source):
@@ -117,22 +119,46 @@ def _benchmarks(recipe: Recipe) -> list[Any]:
     return [*suites, *([path.name, sha256_file(path)] for path in files)]
 
 
-def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any]:
-    model = recipe.model.model_dump(mode="json")
-    return {"seed": recipe.seed, "model": model, "training": _training_settings(recipe.pretrain)}
+def _tokenizer_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    if recipe.pretrain is None:
+        return None
+    settings: dict[str, Any] = recipe.tokenizer.model_dump(mode="json")
+    if recipe.tokenizer.load_from is not None:
+        from hornbook.tokenizer.published import files_of
+
+        # Where the files lie has no effect, what is in them does.
+        settings["load_from"] = [sha256_file(path) for path in files_of(recipe.tokenizer.load_from)]
+    return settings | _origin(recipe.pretrain.init_from)
+
+
+def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    if recipe.pretrain is None:
+        return None
+    settings: dict[str, Any] = {"seed": recipe.seed, "training": _training_settings(recipe.pretrain)}
+    return settings | {"model": recipe.model.model_dump(mode="json")} | _origin(recipe.pretrain.init_from)
+
+
+def _origin(folder: str | None) -> dict[str, Any]:
+    """What the model in a folder is, wherever it lies."""
+    if folder is None:
+        return {}
+    from hornbook.model.origin import origin_of
+
+    return {"init_from": origin_of(Path(folder))["files"]}
 
 
 def _finetune_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     if recipe.finetune is None:
         return None
     settings = {"seed": recipe.seed, "training": _training_settings(recipe.finetune)}
+    settings |= _origin(recipe.finetune.init_from)
     if "storyworld" in recipe.finetune.source:
         settings["storyworld"] = recipe.storyworld.model_dump(mode="json")
     return settings
 
 
 def _training_settings(section: TrainingSection) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return section.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {"init_from"})
 
 
 def _evaluation_settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -152,10 +178,15 @@ STAGES = (
     Stage(
         name="tokenizer",
         needs=("corpus",),
-        settings=lambda recipe: recipe.tokenizer.model_dump(mode="json"),
+        settings=_tokenizer_settings,
         run=_run_tokenizer,
     ),
-    Stage(name="tokens", needs=("corpus", "tokenizer"), settings=lambda recipe: {}, run=_run_tokens),
+    Stage(
+        name="tokens",
+        needs=("corpus", "tokenizer"),
+        settings=lambda recipe: None if recipe.pretrain is None else {},
+        run=_run_tokens,
+    ),
     Stage(
         name="pretrain",
         needs=("tokenizer", "tokens"),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from hornbook.depth import with_depth
 from hornbook.errors import UserError
 from hornbook.filter_presets import with_presets
 from hornbook.problems import problems_of
@@ -49,6 +50,7 @@ def _rule(description: str) -> Any:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+SpecialTokens = Annotated[tuple[Annotated[str, Field(pattern=r"^\S+$")], ...], BeforeValidator(_as_tuple)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
 Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
@@ -232,15 +234,53 @@ class TokenizerSection(Section):
     vocab_size: int = Field(
         4096, ge=263, description="Number of tokens: the 256 bytes, the merges and the special tokens."
     )
-    split_pattern: Literal["gpt2", "gpt4", "llama3"] = Field(
+    split_pattern: Literal["gpt2", "gpt4", "llama3", "qwen"] = Field(
         "llama3", description="Whose pattern cuts text into words before the merges are learned."
+    )
+    special_tokens: SpecialTokens = Field(
+        (),
+        description="Special tokens beside those that are always there: <|endoftext|>, <|pad|>, and <|user|>, "
+        "<|assistant|>, <|system|>, <|end|> of the chat. Text that spells one stays text.",
+    )
+    load_from: str | None = Field(
+        None,
+        min_length=1,
+        description="A published tokenizer to take instead of learning one: a tokenizer.json, or a folder that has one "
+        "or GPT-2's vocab.bpe and encoder.json. It keeps its ids; special tokens that it lacks come after them. "
+        "vocab_size then only serves the plan. Default: learn one.",
+    )
+
+
+class RopeScalingSection(Section):
+    """How rotary positions are stretched, so that a model can take longer texts than it was trained on."""
+
+    type: Literal["llama3", "yarn"] = Field("llama3", description="Whose rule: Llama 3.1's, or YaRN's.")
+    factor: float = Field(8.0, ge=1, description="How many times as long the texts become.")
+    original_max_seq_len: int = Field(8192, gt=1, description="Longest text that the model was trained on before.")
+    low_freq_factor: float = Field(
+        1.0, gt=0, description="llama3: pairs that turn fewer times than this within the original length are slowed."
+    )
+    high_freq_factor: float = Field(
+        4.0, gt=0, description="llama3: those that turn more often than this within it stay as they are."
+    )
+    beta_fast: float = Field(32.0, gt=0, description="yarn: the same limit as high_freq_factor, by pairs.")
+    beta_slow: float = Field(1.0, gt=0, description="yarn: the same limit as low_freq_factor, by pairs.")
+    attention_factor: float | None = Field(
+        None, gt=0, description="yarn: what queries and keys are multiplied with. Default: 1 + 0.1 ln(factor)."
     )
 
 
 class ModelSection(Section):
     """The shape of the model."""
 
-    preset: Literal["gpt2", "llama", "qwen3"] = Field("llama", description="Whose kind of block it is built of.")
+    depth: int | None = Field(
+        None,
+        gt=0,
+        description="One dial for a whole run: gives all shapes, rates, batch and tokens that are not set.",
+    )
+    preset: Literal["gpt2", "llama", "llama3", "qwen3"] = Field(
+        "llama", description="Whose kind of block it is built of."
+    )
     n_layers: int = Field(4, gt=0, description="Number of blocks.")
     d_model: int = Field(128, gt=0, description="Width of the residual stream.")
     n_heads: int = Field(4, gt=0, description="Number of attention heads.")
@@ -250,7 +290,26 @@ class ModelSection(Section):
     head_dim: int | None = Field(None, gt=0, description="Width of a head. Default: d_model / n_heads.")
     d_ff: int | None = Field(None, gt=0, description="Width of the feed-forward layer. Default: the preset's.")
     max_seq_len: int = Field(256, gt=1, description="Longest text that the model can take, in tokens.")
-    rope_theta: float = Field(10_000.0, gt=1, description="Base of the rotary positions' wavelengths.")
+    sliding_window: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens that a layer with a sliding window sees, the last ones (qwen3 only). Default: all.",
+    )
+    full_attention_every: int = Field(
+        4, gt=0, description="With a sliding window, each layer of this number sees everything nevertheless."
+    )
+    rope_theta: float | None = Field(
+        None, gt=1, description="Base of the rotary positions' wavelengths. Default: the preset's."
+    )
+    rope_scaling: RopeScalingSection | None = Field(
+        None, description="How rotary positions are stretched for longer texts; left out, they are not."
+    )
+    attention_bias: bool | None = Field(
+        None, description="Give attention's projections a bias. Default: the preset's (on in gpt2 alone)."
+    )
+    mlp_bias: bool | None = Field(
+        None, description="Give the feed-forward's projections a bias. Default: the preset's (on in gpt2 alone)."
+    )
     tie_embeddings: bool = Field(True, description="Use one matrix for the embedding and the output head.")
 
 
@@ -304,10 +363,23 @@ class TrainingSection(Section):
 class PretrainSection(TrainingSection):
     """Training on the corpus: predict the next token."""
 
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a GPT-2, Llama or Qwen3 model in Hugging Face's layout to go on from, with its "
+        "tokenizer. Default: a new model.",
+    )
+
 
 class FinetuneSection(TrainingSection):
     """Training on conversations, with the loss on the answers alone."""
 
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a GPT-2, Llama or Qwen3 model in Hugging Face's layout to start from; then the recipe "
+        "has no section pretrain. Default: the model that pretraining makes.",
+    )
     source: Texts = Field(
         ("storyworld",),
         min_length=1,
@@ -334,7 +406,9 @@ class EvaluateSection(Section):
 class ExportSection(Section):
     """The form in which the model leaves."""
 
-    format: Literal["hf"] = Field("hf", description="hf: the layout that Hugging Face's transformers loads.")
+    format: Literal["hf", "gguf"] = Field(
+        "hf", description="hf: the layout that Hugging Face's transformers loads. gguf: one file for llama.cpp."
+    )
 
 
 class Recipe(Section):
@@ -350,10 +424,18 @@ class Recipe(Section):
     corpus: CorpusSection = Field(CorpusSection(), description="Where the text comes from.")
     tokenizer: TokenizerSection = Field(TokenizerSection(), description="How text is cut into tokens.")
     model: ModelSection = Field(ModelSection(), description="The shape of the model.")
-    pretrain: PretrainSection = Field(description="Training on the corpus.")
+    pretrain: PretrainSection | None = Field(
+        None, description="Training on the corpus; left out only where finetune.init_from names a model."
+    )
     finetune: FinetuneSection | None = Field(None, description="Training on conversations; may be left out.")
     evaluate: EvaluateSection = Field(EvaluateSection(), description="What is asked of the model.")
     export: ExportSection = Field(ExportSection(), description="The form in which the model leaves.")
+
+    @property
+    def origin(self) -> str | None:
+        """The folder of the model that training goes on from, or None where it begins with a new one."""
+        sections = (self.pretrain, self.finetune)
+        return next((section.init_from for section in sections if section and section.init_from), None)
 
 
 def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -403,6 +485,7 @@ def _validate(table: dict[str, Any]) -> tuple[Recipe, list[tuple[str, str]]]:
     ones. A check is reported only if all the fields it looks at were right.
     """
     problems: list[tuple[str, str]] = []
+    table = with_depth(table, TokenizerSection().vocab_size)
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
@@ -426,9 +509,9 @@ def _with_stand_ins(table: dict[str, Any], wrong_places: list[tuple[Any, ...]]) 
                 inner.pop(part, None)
         inner.pop(place[-1], None)
     needed_tokens = {"tokens": 1, "global_batch_tokens": 1}
-    mended["pretrain"] = needed_tokens | mended.get("pretrain", {})
-    if "finetune" in mended:
-        mended["finetune"] = needed_tokens | mended["finetune"]
+    for name in ("pretrain", "finetune"):
+        if name in mended:
+            mended[name] = needed_tokens | mended[name]
     return {"name": "stand-in"} | mended
 
 

@@ -11,9 +11,30 @@ def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     """Problems between fields, each as (all the fields looked at, what is wrong with the first)."""
     yield from _corpus_problems(recipe.corpus)
     yield from _model_problems(recipe.model)
-    yield from _training_problems("pretrain", recipe.pretrain, recipe.model)
-    if recipe.finetune is not None:
-        yield from _training_problems("finetune", recipe.finetune, recipe.model)
+    yield from _origin_problems(recipe)
+    for name, section in (("pretrain", recipe.pretrain), ("finetune", recipe.finetune)):
+        if section is not None:
+            yield from _training_problems(name, section, recipe)
+
+
+def _origin_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    """Where the model comes from: the recipe's own shape, or a folder; never both."""
+    origin = recipe.origin
+    if recipe.finetune is not None and recipe.finetune.init_from is not None:
+        if recipe.pretrain is not None:
+            yield ["finetune.init_from", "pretrain"], "starts from another model than pretrain makes: leave out one"
+    elif recipe.pretrain is None:
+        yield ["pretrain"], "is missing, and has no default"
+    own_tokenizer = recipe.tokenizer.model_copy(update={"special_tokens": ()})
+    for name, section in (("model", recipe.model), ("tokenizer", own_tokenizer)):
+        if origin is not None and section != type(section)():
+            yield [name, "pretrain.init_from", "finetune.init_from"], f"must be left out: {origin} has its own"
+    for name, training in (("pretrain", recipe.pretrain), ("finetune", recipe.finetune)):
+        if origin is not None and training is not None and training.row_tokens is None:
+            yield (
+                [f"{name}.row_tokens", "pretrain.init_from", "finetune.init_from"],
+                f"must be given, since only {origin} knows how long its texts may be",
+            )
 
 
 def _corpus_problems(corpus: "CorpusSection") -> Iterator[tuple[list[str], str]]:
@@ -39,6 +60,14 @@ def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:
             ["model.n_kv_heads", "model.n_heads"],
             f"must divide n_heads, which is {heads}, but is {model.n_kv_heads}",
         )
+    scaling = model.rope_scaling
+    if scaling is not None:
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if getattr(scaling, low) >= getattr(scaling, high):
+                yield (
+                    [f"model.rope_scaling.{low}", f"model.rope_scaling.{high}"],
+                    f"must be less than {high}, which is {getattr(scaling, high):g}, but is {getattr(scaling, low):g}",
+                )
     if model.preset == "gpt2":
         if model.n_kv_heads not in (None, heads):
             yield (
@@ -62,12 +91,13 @@ def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:
         )
 
 
-def _training_problems(name: str, section: "TrainingSection", model: "ModelSection") -> Iterator[tuple[list[str], str]]:
+def _training_problems(name: str, section: "TrainingSection", recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    model = recipe.model
     row_tokens = section.row_tokens or model.max_seq_len
     batch_tokens, tokens = section.global_batch_tokens, section.tokens
     row_fields = [f"{name}.row_tokens", "model.max_seq_len"]
     batch_field = f"{name}.global_batch_tokens"
-    if row_tokens > model.max_seq_len:
+    if recipe.origin is None and row_tokens > model.max_seq_len:
         yield (
             row_fields,
             f"must be at most model.max_seq_len, which is {model.max_seq_len}, but is {row_tokens}",

@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 
 from hornbook.inference.cache import PaddedCache
@@ -46,16 +48,36 @@ def test_no_mask_is_made_where_causal_attention_will_do(make_model: Callable[...
     assert cache.mask(3) is not None
 
 
-def test_reading_in_pieces_equals_reading_at_once(make_model: Callable[..., Transformer]):
-    model = make_model(n_kv_heads=2)
+@pytest.mark.parametrize(
+    "shape",
+    [{"n_kv_heads": 2}, {"preset": "qwen3", "sliding_window": 3, "full_attention_every": 2}],
+    ids=["full attention", "a sliding window"],
+)
+def test_reading_in_pieces_equals_reading_at_once(shape: dict[str, Any], make_model: Callable[..., Transformer]):
+    model = make_model(**shape)
     ids = torch.randint(60, (2, 12), generator=torch_generator("ids"))
     cache = make_cache(model, [0, 0])
     pieces = [model(piece, cache=cache) for piece in ids.split([5, 1, 4, 2], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids))
 
 
-def test_the_kept_rows_go_on_as_if_they_had_been_alone(make_model: Callable[..., Transformer]):
-    model = make_model()
+def test_a_sliding_layer_is_handed_only_what_its_new_tokens_see(make_model: Callable[..., Transformer]):
+    model = make_model(preset="qwen3", n_kv_heads=2, sliding_window=3, full_attention_every=2)
+    cache = make_cache(model, [0])
+    cache.advance(8)
+    new = torch.zeros(1, 2, 2, 8)
+    (windowed, _), (full, _) = cache.store(0, new, new), cache.store(1, new, new)
+    assert (windowed.shape[2], full.shape[2]) == (4, 10)
+    mask = cache.mask(2, window_tokens=3)
+    assert mask is not None
+    assert mask[0, 0].int().tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"preset": "qwen3", "sliding_window": 3}], ids=["full attention", "a sliding window"]
+)
+def test_the_kept_rows_go_on_as_if_they_had_been_alone(shape: dict[str, Any], make_model: Callable[..., Transformer]):
+    model = make_model(**shape)
     ids = torch.randint(60, (3, 6), generator=torch_generator("ids"))
     cache = make_cache(model, [0, 2, 1])
     model(ids, cache=cache)

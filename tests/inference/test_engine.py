@@ -12,8 +12,13 @@ from hornbook.model.transformer import Transformer
 
 EVERY_SHAPE = pytest.mark.parametrize(
     "shape",
-    [{"preset": "gpt2"}, {"preset": "llama", "n_kv_heads": 2}, {"preset": "qwen3", "n_kv_heads": 1}],
-    ids=["gpt2", "llama", "qwen3"],
+    [
+        {"preset": "gpt2"},
+        {"preset": "llama", "n_kv_heads": 2},
+        {"preset": "qwen3", "n_kv_heads": 1},
+        {"preset": "qwen3", "sliding_window": 6, "full_attention_every": 2},
+    ],
+    ids=["gpt2", "llama", "qwen3", "qwen3 with a sliding window"],
 )
 NEVER_STOP = -1
 

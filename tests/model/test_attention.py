@@ -81,3 +81,15 @@ def test_a_token_sees_itself_and_what_stands_before_it_in_its_document():
     ]
     assert mask.shape == (1, 1, 5, 5)
     assert mask[0, 0].int().tolist() == expected
+
+
+def test_a_sliding_window_shows_the_last_tokens_alone():
+    mask = document_mask(torch.tensor([[0, 0, 0, 1, 1]]), window_tokens=2)
+    expected = [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    assert mask[0, 0].int().tolist() == expected

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hornbook.errors import UserError
 from hornbook.model.huggingface import load_pretrained, save_pretrained, to_hugging_face
 from hornbook.model.transformer import Transformer
+from hornbook.recipe import RopeScalingSection
 from hornbook.runtime import torch_generator
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -22,7 +23,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama multi-head": {"preset": "llama"},
     "llama grouped-query, untied": {"preset": "llama", "n_kv_heads": 2, "tie_embeddings": False},
     "llama multi-query": {"preset": "llama", "n_kv_heads": 1, "rope_theta": 500.0},
+    "llama with biases": {"preset": "llama", "attention_bias": True, "mlp_bias": True},
+    "llama with attention's bias": {"preset": "llama", "attention_bias": True},
+    "llama3 stretched": {"preset": "llama3", "rope_scaling": RopeScalingSection(factor=4.0, original_max_seq_len=16)},
+    "llama3 by yarn": {
+        "preset": "llama3",
+        "head_dim": 16,
+        "rope_theta": 100.0,
+        "rope_scaling": RopeScalingSection(type="yarn", factor=4.0, original_max_seq_len=64, beta_fast=4.0),
+    },
     "qwen3 grouped-query, wide heads": {"preset": "qwen3", "n_kv_heads": 2, "head_dim": 16},
+    "qwen3 with a sliding window": {"preset": "qwen3", "sliding_window": 5, "full_attention_every": 2},
+    "qwen3 with attention's bias": {"preset": "qwen3", "attention_bias": True},
 }
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
@@ -41,7 +53,7 @@ def test_transformers_gives_our_logits_from_our_files(
     model = make_model(**shape)
     save_pretrained(model, tmp_path, end_of_text_id=60, pad_id=59)
     theirs = read_by_transformers(tmp_path)
-    assert type(theirs).__name__.lower().startswith(shape["preset"])
+    assert type(theirs).__name__.lower().startswith(model.config.architecture)
     torch.testing.assert_close(theirs(token_ids).logits, model.logits(model(token_ids)), rtol=0, atol=1e-4)
 
 
@@ -130,9 +142,15 @@ def test_all_problems_of_the_weights_are_named_at_once(make_model: Callable[...,
     [
         ({"model_type": "mamba"}, "the model type is 'mamba'"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "llama3"),
+        ({"model_type": "qwen3_moe"}, "the model type is 'qwen3_moe'; .* all of them dense"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "factor of the rotary positions is missing"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 0.5}}, "factor of the rotary positions: .* greater"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "truncate of the rotary"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "the same for all layers"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
-        ({"mlp_bias": True}, "attention_bias and mlp_bias differ"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor of the rotary positions is 0.5"),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 2}, "layer_types has sliding_attention"),
+        ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 2}, "layer_types has chunked_attention"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ],
 )

@@ -1,11 +1,22 @@
+from typing import Any, Literal
+
+import pytest
 import torch
 
-from hornbook.model.rotary import rotary_angles, rotate
+from hornbook.model.config import ModelConfig, config_from_recipe
+from hornbook.model.rotary import query_key_factor, rotary_angles, rotary_frequencies, rotate
+from hornbook.recipe import ModelSection, RopeScalingSection
 from hornbook.runtime import torch_generator
+
+CPU = torch.device("cpu")
+
+
+def with_heads_of(head_dim: int, **fields: Any) -> ModelConfig:
+    return config_from_recipe(ModelSection(head_dim=head_dim, **fields), vocab_size=10)
 
 
 def turned(vector_E: torch.Tensor, position: int) -> torch.Tensor:
-    angles = rotary_angles(torch.tensor([[position]]), len(vector_E), theta=10_000.0)
+    angles = rotary_angles(torch.tensor([[position]]), with_heads_of(len(vector_E)))
     return rotate(vector_E.view(1, 1, 1, -1), *angles).flatten()
 
 
@@ -32,3 +43,21 @@ def test_neighbouring_positions_stay_apart_in_bfloat16():
     vector = torch.ones(16, dtype=torch.bfloat16)
     assert turned(vector, 256).dtype == torch.bfloat16
     assert not torch.equal(turned(vector, 256), turned(vector, 257))
+
+
+@pytest.mark.parametrize("rule", ["llama3", "yarn"])
+def test_stretching_slows_slow_pairs_by_the_factor_and_leaves_fast_ones_alone(rule: Literal["llama3", "yarn"]):
+    scaling = RopeScalingSection(type=rule, factor=4.0, original_max_seq_len=2048)
+    plain = rotary_frequencies(with_heads_of(64), CPU)
+    stretched = rotary_frequencies(with_heads_of(64, rope_scaling=scaling), CPU)
+    share = stretched / plain
+    turns = 2048 * plain / (2 * torch.pi)
+    torch.testing.assert_close(share[turns < 0.9], torch.full_like(share[turns < 0.9], 0.25))
+    torch.testing.assert_close(share[turns > 40], torch.ones_like(share[turns > 40]))
+    assert (share.diff() <= 1e-6).all()
+
+
+def test_yarn_lengthens_queries_and_keys_as_its_paper_says():
+    assert query_key_factor(None) == query_key_factor(RopeScalingSection(type="llama3", factor=16.0)) == 1.0
+    assert query_key_factor(RopeScalingSection(type="yarn", factor=16.0)) == pytest.approx(1.27726, abs=1e-5)
+    assert query_key_factor(RopeScalingSection(type="yarn", attention_factor=1.5)) == 1.5

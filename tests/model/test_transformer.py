@@ -1,11 +1,23 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
+from hornbook.model import attention
+from hornbook.model.attention import fused_attention, reference_attention
 from hornbook.model.transformer import Transformer
+from hornbook.recipe import RopeScalingSection
 
-EVERY_PRESET = pytest.mark.parametrize("preset", ["gpt2", "llama", "qwen3"])
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama"},
+    "llama3 stretched": {"preset": "llama3", "rope_scaling": RopeScalingSection(factor=4.0, original_max_seq_len=16)},
+    "qwen3": {"preset": "qwen3"},
+    "qwen3 with a sliding window": {"preset": "qwen3", "sliding_window": 4, "full_attention_every": 2},
+}
+EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+BACKENDS = pytest.mark.parametrize("backend", [fused_attention, reference_attention], ids=["fused", "written out"])
 LENGTHS = (7, 5, 9, 3)  # of the documents in a row; the last one stands for padding
 
 
@@ -17,11 +29,8 @@ def packed() -> tuple[torch.Tensor, torch.Tensor]:
     return position_ids[None], document_ids[None]
 
 
-@EVERY_PRESET
-def test_a_later_token_never_changes_an_earlier_logit(
-    preset: str, make_model: Callable[..., Transformer], token_ids: torch.Tensor
-):
-    model = make_model(preset=preset)
+def influence_on(position: int, model: Transformer, token_ids: torch.Tensor) -> torch.Tensor:
+    """(T,): how much each token's embedding has to do with the logits at a position, by their gradient."""
     embedded: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -29,20 +38,43 @@ def test_a_later_token_never_changes_an_earlier_logit(
         embedded.append(output)
 
     model.model.embed_tokens.register_forward_hook(keep)
-    model.logits(model(token_ids))[:, 10].square().sum().backward()
-    gradient_sizes = embedded[0].grad.abs().sum((0, 2))
-    assert (gradient_sizes[:11] > 0).all()
-    assert (gradient_sizes[11:] == 0).all()
+    model.logits(model(token_ids))[:, position].square().sum().backward()
+    return embedded[0].grad.abs().sum((0, 2))
 
 
-@EVERY_PRESET
+@EVERY_SHAPE
+def test_a_later_token_never_changes_an_earlier_logit(
+    shape: dict[str, Any], make_model: Callable[..., Transformer], token_ids: torch.Tensor
+):
+    influence = influence_on(10, make_model(**shape), token_ids)
+    assert (influence[:11] > 0).all()
+    assert (influence[11:] == 0).all()
+
+
+def test_a_window_in_each_of_two_layers_reaches_back_twice_as_far_and_no_further(
+    make_model: Callable[..., Transformer], token_ids: torch.Tensor
+):
+    model = make_model(preset="qwen3", sliding_window=4, full_attention_every=3)
+    assert influence_on(20, model, token_ids).nonzero().flatten().tolist() == list(range(20 - 2 * 3, 21))
+
+
+def test_a_window_as_long_as_the_row_changes_nothing(make_model: Callable[..., Transformer], token_ids: torch.Tensor):
+    wide, full = make_model(preset="qwen3", sliding_window=24), make_model(preset="qwen3")
+    assert torch.equal(wide(token_ids), full(token_ids))
+
+
+@EVERY_SHAPE
+@BACKENDS
 def test_changing_one_document_changes_no_logit_of_its_neighbours(
-    preset: str,
+    shape: dict[str, Any],
+    backend: Callable[..., torch.Tensor],
     make_model: Callable[..., Transformer],
     token_ids: torch.Tensor,
     packed: tuple[torch.Tensor, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    model, ids = make_model(preset=preset), token_ids[:1]
+    monkeypatch.setattr(attention, "attend", backend)
+    model, ids = make_model(**shape), token_ids[:1]
     changed_ids = ids.clone()
     changed_ids[:, 7:12] = (ids[:, 7:12] + 1) % 61
     before, after = (model.logits(model(row, *packed)) for row in (ids, changed_ids))
@@ -52,14 +84,14 @@ def test_changing_one_document_changes_no_logit_of_its_neighbours(
     assert (before[:, 7:12] != after[:, 7:12]).any(-1).all()
 
 
-@EVERY_PRESET
+@EVERY_SHAPE
 def test_a_packed_document_gives_the_logits_that_it_gives_alone(
-    preset: str,
+    shape: dict[str, Any],
     make_model: Callable[..., Transformer],
     token_ids: torch.Tensor,
     packed: tuple[torch.Tensor, torch.Tensor],
 ):
-    model, ids = make_model(preset=preset), token_ids[:1]
+    model, ids = make_model(**shape), token_ids[:1]
     together = model.logits(model(ids, *packed))
     alone = torch.cat([model.logits(model(document)) for document in ids.split(LENGTHS, dim=1)], dim=1)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * alone.abs().max().item())
@@ -95,29 +127,30 @@ def test_tied_embeddings_are_one_matrix_and_untied_ones_two(make_model: Callable
     assert "lm_head.weight" in untied.state_dict()
 
 
-@EVERY_PRESET
+@EVERY_SHAPE
 @pytest.mark.parametrize("is_packed", [False, True], ids=["causal", "packed"])
 def test_the_forward_pass_is_one_graph_for_the_compiler(
-    preset: str,
+    shape: dict[str, Any],
     is_packed: bool,
     make_model: Callable[..., Transformer],
     token_ids: torch.Tensor,
     packed: tuple[torch.Tensor, torch.Tensor],
 ):
-    model = make_model(preset=preset)
+    model = make_model(**shape)
     arguments = (token_ids[:1], *packed) if is_packed else (token_ids[:1],)
+    torch.compiler.reset()  # it compiles one function for a few models only
     one_graph = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(one_graph(*arguments), model(*arguments))
 
 
-@EVERY_PRESET
+@EVERY_SHAPE
 def test_autocast_to_bfloat16_stays_near_float32(
-    preset: str,
+    shape: dict[str, Any],
     make_model: Callable[..., Transformer],
     token_ids: torch.Tensor,
     packed: tuple[torch.Tensor, torch.Tensor],
 ):
-    model, ids = make_model(preset=preset), token_ids[:1]
+    model, ids = make_model(**shape), token_ids[:1]
     exact = model(ids, *packed)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model(ids, *packed)

@@ -157,3 +157,23 @@ def test_planning_for_another_machine_needs_no_torch(recipes_directory: Path) ->
 )
 def test_figures_are_printed_in_the_unit_a_person_would_choose(printed: str, expected: str) -> None:
     assert printed == expected
+
+
+def test_the_plan_shows_what_the_depth_alone_would_give(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text('name = "deep"\n[model]\ndepth = 12\n[pretrain]\nlr = 0.001\n', encoding="utf-8")
+    plan = plan_recipe(load_recipe(path), flops_per_second=1e12)
+    assert plan.depth_gives is not None
+    assert (plan.settings["pretrain.lr"], plan.depth_gives["pretrain.lr"]) == (0.001, 0.0027)
+    assert plan.settings["model.d_model"] == plan.depth_gives["model.d_model"] == 768
+    (line,) = [line for line in _text(plan).splitlines() if "pretrain.lr" in line]
+    assert "0.001" in line
+    assert "0.0027" in line
+    assert "depth alone" in _text(plan)
+
+
+def test_a_plan_without_a_depth_shows_the_settings_alone(quickstart: Recipe) -> None:
+    plan = plan_recipe(quickstart, flops_per_second=1e12)
+    assert plan.depth_gives is None
+    assert plan.settings["model.n_layers"] == quickstart.model.n_layers
+    assert "depth alone" not in _text(plan)

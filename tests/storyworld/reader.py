@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 NAME, WORD = r"([A-Z]\w+)", r"(\w+)"
 # A question belongs to its answer, and what happened to how it then was.
-SENTENCE = re.compile(r"[^.?]+(?:\?[^.]+)?\.(?: Now (?:the )?\w+ (?:was|lay) [^.]+\.)?")
+SENTENCE = re.compile(r"[^.?]+(?:\?[^.]+)?\.(?: Now (?:the )?\w+ (?:was|lay|had) [^.]+\.)?")
 
 
 class Reader:
@@ -30,13 +30,12 @@ class Reader:
             self._read_sentence(sentence.strip())
 
     def answer(self, question: str) -> str:
-        """The word that answers a question about the state in which the story ended: "Mara", "barn", "red"."""
+        """The word that answers a question about the state in which the story ended: "Mara", "Alderby", "red"."""
         answers: list[tuple[str, Callable[[str], str | None]]] = [
             (rf"Who had the {WORD}\?", lambda noun: self.holder[noun]),
             (rf"Where was the {WORD}\?", self._place_of_thing),
             (rf"Where was {NAME}\?", lambda name: self.place[name]),
             (rf"What colour was the {WORD}\?", lambda noun: self.colour[noun]),
-            (rf"Who was the {WORD}\?", lambda role: next(n for n, own in self.role.items() if own == role)),
             (rf"What was {NAME}\?", lambda name: self.role[name]),
             (rf"How did {NAME} feel\?", lambda name: self.mood[name]),
         ]
@@ -66,10 +65,6 @@ class Reader:
         self.holder[noun], self.colour[noun] = name, colour
         return is_new
 
-    def _meet_feeling(self, name: str, role: str, mood: str, place: str, colour: str, noun: str) -> bool:
-        self.mood[name] = mood
-        return self._meet(name, role, place, colour, noun)
-
     def _go(self, name: str, place: str, old_place: str | None = None) -> bool:
         is_so = self.place[name] == (old_place or self.place[name]) != place
         self.place[name] = place
@@ -83,7 +78,7 @@ class Reader:
         self.holder[noun] = receiver
         return is_so
 
-    def _give_away(self, giver: str, colour: str, noun: str, noun_again: str, receiver: str) -> bool:
+    def _give_away(self, giver: str, colour: str, noun: str, receiver: str, noun_again: str) -> bool:
         return (noun, colour) == (noun_again, self.colour[noun]) and self._give(giver, noun, receiver)
 
     def _put(self, name: str, noun: str, place: str) -> bool:
@@ -99,7 +94,7 @@ class Reader:
         self.holder[noun] = name
         return is_so
 
-    def _pick_up(self, name: str, colour: str, noun: str, noun_again: str, name_again: str) -> bool:
+    def _pick_up(self, name: str, colour: str, noun: str, name_again: str, noun_again: str) -> bool:
         is_same = (noun, name, colour) == (noun_again, name_again, self.colour[noun])
         return is_same and self._find(name, noun, self.place[name])
 
@@ -111,52 +106,49 @@ class Reader:
     def _sentences(self) -> list[tuple[str, Callable[..., bool]]]:
         """Every sentence of a story, the more particular ones first, with what it says of the state."""
         return [
-            (r"It was an? \w+ \w+\.|One \w+ \w+, the world stood like this\.", lambda: not self.place),
-            # Somebody appears.
-            (rf"{NAME} the {WORD} was at the {WORD} with an? {WORD} {WORD}\.", self._meet),
             (
-                rf"At the {WORD}(?: was|,) {NAME} the {WORD} (?:with|had) an? {WORD} {WORD}\.",
-                lambda place, name, role, colour, noun: self._meet(name, role, place, colour, noun),
+                r"It was an? \w+ \w+\.|One \w+ \w+, the world stood like this\.|The \w+ was \w+\.",
+                lambda: not self.place,
             ),
+            # Somebody appears.
             (
-                rf"{NAME} the {WORD} felt {WORD} and was at the {WORD} with an? {WORD} {WORD}\.",
-                self._meet_feeling,
+                rf"\w+ \w+ an? {WORD} \w+ {WORD} with {NAME} the {WORD} at {WORD}\.",
+                lambda noun, colour, name, role, place: self._meet(name, role, place, colour, noun),
             ),
             # Something happens.
-            (rf"{NAME} left the {WORD} and \w+ to the {WORD}\.", lambda n, old, new: self._go(n, new, old)),
-            (rf"{NAME} (?:\w+ )?\w+ to the {WORD}\.", self._go),
-            (rf"{NAME} \w+ away\. Now {NAME} was at the {WORD}\.", self._go_away),
-            (rf"{NAME} gave the {WORD} to {NAME}\.", self._give),
-            (rf"{NAME} \w+ gave the {WORD} {WORD} away\. Now the {WORD} was with {NAME}\.", self._give_away),
+            (rf"{NAME} left {WORD} and \w+ to {WORD}\.", lambda n, old, new: self._go(n, new, old)),
+            (rf"{NAME} (?:\w+ )?\w+ to {WORD}\.", self._go),
+            (rf"{NAME} \w+ away\. Now {NAME} was at {WORD}\.", self._go_away),
+            (rf"{NAME} gave {NAME} the {WORD}\.", lambda a, b, t: self._give(a, t, b)),
+            (rf"{NAME} \w+ gave the {WORD} {WORD} away\. Now {NAME} had the {WORD}\.", self._give_away),
             (rf"{NAME} got the {WORD} from {NAME}\.", lambda b, t, a: self._give(a, t, b)),
             (rf"{NAME} asked for the {WORD}\.", lambda n, t: self.holder[t] not in (None, n)),
-            (rf"{NAME} gave it away, and now the {WORD} was with {NAME}\.", self._give),
-            (rf"{NAME} left the {WORD} at the {WORD}\.", self._put),
-            (rf"{NAME} put down the {WORD} {WORD}\. Now the {WORD} lay at the {WORD}\.", self._put_down),
-            (rf"{NAME} found the {WORD} at the {WORD} and took it\.", self._find),
-            (rf"{NAME} \w+ picked up the {WORD} {WORD}\. Now the {WORD} was with {NAME}\.", self._pick_up),
+            (rf"{NAME} gave it away, and now {NAME} had the {WORD}\.", lambda a, b, t: self._give(a, t, b)),
+            (rf"{NAME} left the {WORD} at {WORD}\.", self._put),
+            (rf"{NAME} put down the {WORD} {WORD}\. Now the {WORD} lay at {WORD}\.", self._put_down),
+            (rf"{NAME} found the {WORD} at {WORD} and took it\.", self._find),
+            (rf"{NAME} \w+ picked up the {WORD} {WORD}\. Now {NAME} had the {WORD}\.", self._pick_up),
             (rf"(?:Now )?{NAME} became {WORD}\.|Now {NAME} felt {WORD}\.", lambda *of: self._feel(*filter(None, of))),
             (rf"All this made {NAME} {WORD}\.", self._feel),
             # Something is so.
             (rf"The {WORD} was with {NAME}\.", lambda t, n: self.holder[t] == n),
-            (rf"{NAME} was at the {WORD}\.", lambda n, p: self.place[n] == p),
-            (rf"The {WORD} was at the {WORD}\.", lambda t, p: self._place_of_thing(t) == p),
-            (rf"{NAME} was the {WORD}\.", lambda n, role: self.role.setdefault(n, role) == role),
-            (rf"The {WORD} was {NAME}\.", lambda role, n: self.role[n] == role),
-            (rf"The {WORD} was {WORD}\.", self._is_coloured),
+            (rf"{NAME} was in {WORD}\.", lambda n, p: self.place[n] == p),
+            (rf"The {WORD} was in {WORD}\.", lambda t, p: self._place_of_thing(t) == p),
+            (rf"{NAME} served as {WORD}\.", lambda n, role: self.role.setdefault(n, role) == role),
+            (rf"The {WORD} was coloured {WORD}\.", self._is_coloured),
             (rf"{NAME} felt {WORD}\.", lambda n, mood: self.mood[n] == mood),
             # By the way.
             (rf"{NAME} (?:ate some|dreamed of|liked) .*\.", lambda n: n in self.place),
-            (rf"(?:At|Near) the {WORD} (?:grew|stood) an? \w+ \w+\.", self._is_somewhere),
-            (rf"At the {WORD}, an? \w+ \w+ \w+ \w+\.", self._is_somewhere),
-            (rf"An? \w+ \w+ \w+ at the {WORD}\.", self._is_somewhere),
+            (rf"(?:At|Near) {WORD} (?:grew|stood) an? \w+ \w+\.", self._is_somewhere),
+            (rf"At {WORD}, an? \w+ \w+ \w+ \w+\.", self._is_somewhere),
+            (rf"An? \w+ \w+ \w+ at {WORD}\.", self._is_somewhere),
             (rf"The {WORD} \w+ \w+\.", lambda role: role in self.role.values()),
             (rf"{NAME} \w+(?: \w+)?\.", lambda n: n in self.place),
         ]
 
     def _is_coloured(self, noun: str, colour: str) -> bool:
-        """Whether a thing has the colour; before anybody appears, the sentence is about the weather."""
-        return not self.place or (noun in self.holder and self.colour.setdefault(noun, colour) == colour)
+        """Whether a thing has the colour."""
+        return self.colour[noun] == colour
 
     def _is_somewhere(self, place: str) -> bool:
         """Whether somebody or something is at the place."""

@@ -19,7 +19,9 @@ def statements(fact: Fact) -> list[str]:
 
 
 def questions_with_answers(fact: Fact) -> list[str]:
-    return [f"{ask(fact, wording)} {fact.relation.answer_with(fact.value)}" for wording in fact.relation.questions]
+    return [
+        f"{ask(fact, wording)} {fact.relation.answer(fact.subject, fact.value)}" for wording in fact.relation.questions
+    ]
 
 
 @pytest.fixture(scope="module")

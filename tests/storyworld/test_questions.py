@@ -41,20 +41,23 @@ def talks() -> list[str]:
 
 def solve(puzzle: str) -> str:
     """The answer to a puzzle from its words alone."""
-    numbers = re.search(r"had (\d) bags of \w+ and (got|gave) (\d)", puzzle)
+    numbers = re.search(r"(\w+) had (\d) bags of \w+ and (got|gave) (\d)", puzzle)
     if numbers:
-        first, verb, second = numbers.groups()
-        return f"{int(first) + int(second) * (1 if verb == 'got' else -1)}."
-    day = re.search(r"It was (\w+)\..* (\w+) days later\?", puzzle)
+        name, first, verb, second = numbers.groups()
+        if verb == "got":
+            return f"{name} then had {int(first) + int(second)} bags."
+        return f"The number left was {int(first) - int(second)}."
+    day = re.search(r"set out on a (\w+)\..* (\w+) days later\?", puzzle)
     if day:
-        return f"{DAYS[(DAYS.index(day[1]) + NUMBERS[day[2]]) % 7]}."
+        return f"It was then {DAYS[(DAYS.index(day[1]) + NUMBERS[day[2]]) % 7]}."
     beaten = dict(re.findall(r"(\w+) was \w+er than (\w+)\.", puzzle))
     if beaten:
         (first,), (last,) = set(beaten) - set(beaten.values()), set(beaten.values()) - set(beaten)
-        return f"{first if re.search('the (tall|old|fast|strong|rich)est of', puzzle) else last}."
+        end = re.search(r"the (\w+est) of", puzzle)[1]
+        return f"The {end} was called {first if re.match('tall|old|fast|strong|rich', end) else last}."
     liked = dict(re.findall(r"Every (\w+) liked (\w+)\.", puzzle))
-    role = re.search(r"[A-Z]\w+ was an? (\w+)\.", puzzle)[1]
-    return f"{liked[role].capitalize()}."
+    name, role = re.search(r"([A-Z]\w+) was an? (\w+)\.", puzzle).groups()
+    return f"{name} liked {liked[role]}."
 
 
 def last_word(answer: str) -> str:
@@ -125,7 +128,7 @@ def test_answers_about_a_story_are_those_of_an_independent_reader(questions, rea
 
 def test_every_kind_of_question_about_a_story_is_asked(questions):
     kinds = Counter(" ".join(question.question.split()[:2]) for question in questions["comprehension"])
-    assert set(kinds) == {"Who had", "Where was", "What colour", "Who was", "What was"}
+    assert set(kinds) == {"Who had", "Where was", "What colour", "What was"}
     assert min(kinds.values()) > 50
 
 

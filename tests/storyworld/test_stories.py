@@ -38,8 +38,8 @@ def test_every_sentence_is_true_of_the_world_as_read_from_the_words_alone(docume
 
 def test_the_reader_notices_a_lie(documents, reader_class):
     text = stories(documents)[0]
-    name, noun = re.search(r"(?!At )([A-Z][a-z]+) the [^.]*(?:had|with) an? [a-z]+ ([a-z]+)", text).groups()
-    for lie in (f"The {noun} was transparent.", f"{name} was the emperor.", f"{name} was at the moon."):
+    noun, name = re.search(r"an? ([a-z]+) [a-z]+ [a-z]+ with ([A-Z][a-z]+) the", text).groups()
+    for lie in (f"The {noun} was coloured glass.", f"{name} served as emperor.", f"{name} was in Utopia."):
         reader = reader_class()
         reader.read(f"{text} {lie}")
         assert reader.contradictions == [lie]
@@ -133,4 +133,4 @@ def test_another_seed_tells_other_stories(documents):
     assert not set(told) & set(stories(documents))
 
 
-REFERENCE_SHA256 = "a8acc3cc93c39f6be1de30d6605ebabf2018a2be51d761d7707123327e427273"
+REFERENCE_SHA256 = "54f6812d472da396230e254ce919c78ab4c5daac175dde49bdc92fb388606e00"

@@ -25,6 +25,8 @@ from hornbook.tokenizer.bpe import (
 
 BYTE_OF = {character: byte for byte, character in byte_characters().items()}
 END_OF_TEXT = 50256
+# Whole characters, halves of them, and what is none.
+BYTE_PIECES = [b"the ", " é".encode(), "🙂".encode(), "🙂".encode()[:2], b"\xff", b"\x80", b"\xed\xa0\x80"]
 
 # Both engines know the characters that this Python knows; newer ones they may classify differently.
 known_characters = st.characters(codec="utf-8").filter(lambda c: unicodedata.category(c) != "Cn")
@@ -87,13 +89,22 @@ def test_merges_are_those_of_the_tokenizers_library_where_all_is_ties_and_overla
     assert train(texts, 256 + n, pattern) == peer_merges(texts, 256 + n, pattern)
 
 
-@pytest.mark.parametrize("name", ["tinystories/train.jsonl.gz", "fairytaleqa_stories_train.jsonl.gz"])
+def real_texts(folder: Path, name: str) -> list[str]:
+    """The stories of a jsonl file, or the books of a folder in parts of a few pages."""
+    if name.endswith(".jsonl.gz"):
+        with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
+            return [json.loads(line)["text"] for line in lines]
+    books = [gzip.decompress(path.read_bytes()).decode("utf-8", "replace") for path in sorted(folder.glob(f"{name}/*"))]
+    return [book[at : at + 5000] for book in books for at in range(0, len(book), 5000)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tinystories/train.jsonl.gz", "fairytaleqa_stories_train.jsonl.gz", "gutenberg"])
 def test_merges_are_those_of_the_tokenizers_library_on_real_text(real_data: Path, name: str) -> None:
-    with gzip.open(real_data / "pretrain" / name, "rt", encoding="utf-8") as lines:
-        stories = [json.loads(line)["text"] for line in lines]
-    merges = train(stories, 4096, SPLIT_PATTERNS["llama3"])
-    assert len(merges) == 4096 - 256
-    assert merges == peer_merges(stories, 4096, SPLIT_PATTERNS["llama3"])
+    texts = real_texts(real_data / "pretrain", name)
+    merges = train(texts, 8192, SPLIT_PATTERNS["llama3"])
+    assert len(merges) == 8192 - 256
+    assert merges == peer_merges(texts, 8192, SPLIT_PATTERNS["llama3"])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,7 @@ def test_merges_are_those_of_the_tokenizers_library_on_real_text(real_data: Path
         ("gpt4", "It'S 2024,  you", ["It", "'S", " ", "202", "4", ",", " ", " you"]),
         ("llama3", "a\n\n  b!\n(c)", ["a", "\n\n", " ", " b", "!\n", "(c", ")"]),
         ("llama3", "end  \n", ["end", "  \n"]),
+        ("qwen", "It'S 202,  you", ["It", "'S", " ", "2", "0", "2", ",", " ", " you"]),
     ],
 )
 def test_words_are_split_as_published(pattern: str, text: str, words: list[str]) -> None:
@@ -144,11 +156,16 @@ def test_any_text_comes_back(merges: list[Merge], text: str) -> None:
     assert coder.decode(coder.encode(text)).decode() == text
 
 
-@given(st.binary())
-def test_any_bytes_have_ids(data: bytes) -> None:
-    coder = BytePairEncoding([], SPLIT_PATTERNS["llama3"])
-    ids = [coder.tokens.index(bytes([byte])) for byte in data]
-    assert coder.decode(ids) == data
+@given(st.one_of(st.binary(), st.text().map(str.encode), st.lists(st.sampled_from(BYTE_PIECES)).map(b"".join)))
+def test_any_bytes_come_back(merges: list[Merge], data: bytes) -> None:
+    coder = BytePairEncoding(merges, SPLIT_PATTERNS["llama3"])
+    assert coder.decode(coder.encode_bytes(data)) == data
+
+
+@given(st.text())
+def test_the_bytes_of_a_text_have_the_ids_of_the_text(merges: list[Merge], text: str) -> None:
+    coder = BytePairEncoding(merges, SPLIT_PATTERNS["llama3"])
+    assert coder.encode_bytes(text.encode()) == coder.encode(text)
 
 
 @pytest.fixture(scope="session")

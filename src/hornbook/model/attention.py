@@ -30,30 +30,58 @@ class KeyValueCache(Protocol):
     def position_ids(self, n_new: int) -> Tensor:
         """The positions (B, n_new) of the next `n_new` tokens of each row."""
 
-    def mask(self, n_new: int) -> Tensor | None:
-        """(B,1,n_new,S) bool: which of the S old and new tokens each new one may look at. None: causal."""
+    def mask(self, n_new: int, window_tokens: int | None = None) -> Tensor | None:
+        """(B,1,n_new,S) bool: which of the S tokens that `store` returns each new one may look at. None: causal.
+
+        window_tokens: how many tokens a layer sees, the token itself included; None: all.
+        """
 
     def store(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the new keys and values of a layer, and return all of that layer's, (B,K,S,E)."""
+        """Keep the new keys and values of a layer, and return those that its new tokens look at, (B,K,S,E)."""
 
     def advance(self, n_new: int) -> None:
         """Count the `n_new` tokens, whose keys and values every layer has now stored, as old."""
 
 
-def causal_mask(n_tokens: int, device: torch.device) -> Tensor:
-    """(1,1,T,T) bool: may token t look at token s? Only at those before it, and itself."""
+def causal_mask(n_tokens: int, device: torch.device, window_tokens: int | None = None) -> Tensor:
+    """(1,1,T,T) bool: may token t look at token s? Only at those before it, and itself.
+
+    With a sliding window, these are the last `window_tokens`, itself included (Mistral, arXiv 2310.06825).
+    """
     order_T = torch.arange(n_tokens, device=device)
-    return (order_T[:, None] >= order_T[None, :])[None, None]
+    tokens_ago_TT = order_T[:, None] - order_T[None, :]
+    is_seen_TT = tokens_ago_TT >= 0
+    if window_tokens is not None:
+        is_seen_TT &= tokens_ago_TT < window_tokens
+    return is_seen_TT[None, None]
 
 
-def document_mask(document_ids_BT: Tensor) -> Tensor:
+def document_mask(document_ids_BT: Tensor, window_tokens: int | None = None) -> Tensor:
     """(B,1,T,T) bool: the same, and only at tokens of its own document.
 
     Padding counts as a document of its own. So every token may look at least at itself, and no softmax is
     empty.
     """
     same_document_B1TT = document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :]
-    return causal_mask(document_ids_BT.shape[1], document_ids_BT.device) & same_document_B1TT
+    return causal_mask(document_ids_BT.shape[1], document_ids_BT.device, window_tokens) & same_document_B1TT
+
+
+def masks_by_window(
+    config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
+) -> dict[int | None, Tensor | None]:
+    """The mask of each kind of layer that the model has, for whole rows: made once, used by all of its layers.
+
+    None stands for plainly causal: no documents, and no window that the row is longer than.
+    """
+    masks: dict[int | None, Tensor | None] = {}
+    for window_tokens in dict.fromkeys(config.window_tokens):
+        if document_ids_BT is not None:
+            masks[window_tokens] = document_mask(document_ids_BT, window_tokens)
+        elif window_tokens is None or window_tokens >= n_tokens:
+            masks[window_tokens] = None
+        else:
+            masks[window_tokens] = causal_mask(n_tokens, device, window_tokens)
+    return masks
 
 
 def reference_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor) -> Tensor:
@@ -112,10 +140,10 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         query_width = config.n_heads * config.head_dim
         key_width = config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.d_model, query_width, bias=config.bias)
-        self.k_proj = nn.Linear(config.d_model, key_width, bias=config.bias)
-        self.v_proj = nn.Linear(config.d_model, key_width, bias=config.bias)
-        self.o_proj = nn.Linear(query_width, config.d_model, bias=config.bias)
+        self.q_proj = nn.Linear(config.d_model, query_width, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.d_model, key_width, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.d_model, key_width, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_width, config.d_model, bias=config.attention_bias)
         self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else None
         self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else None
 

@@ -1,13 +1,13 @@
-"""Models to and from Hugging Face's layout: `config.json`, `generation_config.json` and `model.safetensors`.
+"""Models to and from Hugging Face's layout: `config.json`, `generation_config.json` and safetensors files.
 
 What is written loads with a plain `AutoModelForCausalLM.from_pretrained`, as LlamaForCausalLM,
 Qwen3ForCausalLM or GPT2LMHeadModel, with no code of ours. Our weights carry Llama's names already, so Llama
 and Qwen3 are copied as they are. GPT-2 has names of its own, keeps query, key and value in one matrix, and
 stores its matrices transposed.
 
-`huggingface_config` writes and reads the configuration; here are the weights. Both directions walk the same
-table (`_entries`), so they cannot drift apart. What a file must hold is found by sending the shapes of an
-empty model through the same table.
+`huggingface_config` writes and reads the configuration, `weight_files` the files; here are the weights. Both
+directions walk the same table (`_entries`), so they cannot drift apart. What a file must hold is found by sending
+the shapes of an empty model through the same table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
-from hornbook.model.huggingface_config import config_from_json, config_to_json
+from hornbook.model.huggingface_config import CONFIG_FILE, config_to_json, read_config
 from hornbook.model.transformer import Transformer
-from hornbook.run_directory import atomic_write, read_json, write_json
+from hornbook.model.weight_files import MAX_SHARD_BYTES, read_weights, write_weights
+from hornbook.run_directory import write_json
 
-CONFIG_FILE, GENERATION_FILE, WEIGHTS_FILE = "config.json", "generation_config.json", "model.safetensors"
-SHARDS_FILE = "model.safetensors.index.json"
+GENERATION_FILE = "generation_config.json"
 
 
 def save_pretrained(
@@ -36,18 +34,20 @@ def save_pretrained(
     pad_id: int,
     end_of_turn_id: int | None = None,
     dtype: torch.dtype = torch.float32,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write the model for `AutoModelForCausalLM.from_pretrained(directory)`.
 
     A model that was taught to converse ends its turns with `end_of_turn_id`; generation by others then stops
-    there too. Tied embeddings are stored once.
+    there too. Tied embeddings are stored once. Weights of more than `max_shard_bytes` are spread over files of
+    at most that size, with an index.
     """
     tensors = to_hugging_face(model.state_dict(), model.config)
     stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     special_ids = {"bos_token_id": end_of_text_id, "eos_token_id": end_of_text_id, "pad_token_id": pad_id}
     stop_ids = end_of_text_id if end_of_turn_id is None else [end_of_text_id, end_of_turn_id]
     config = config_to_json(model.config) | special_ids | {"dtype": str(dtype).removeprefix("torch.")}
-    atomic_write(directory / WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
+    write_weights(directory, stored, max_shard_bytes)
     write_json(directory / GENERATION_FILE, special_ids | {"eos_token_id": stop_ids})
     write_json(directory / CONFIG_FILE, config)
 
@@ -58,10 +58,8 @@ def load_pretrained(directory: Path) -> Transformer:
     Raises `UserError` where files are missing or broken, the architecture or a feature of it is not ours, or
     the weights are not those that the configuration needs: all of them are named.
     """
-    if not (directory / CONFIG_FILE).is_file():
-        raise UserError(f"{directory}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has")
-    config = config_from_json(read_json(directory / CONFIG_FILE), directory / CONFIG_FILE)
-    tensors = _usual_names(_read_weights(directory), config)
+    config = read_config(directory)
+    tensors = _usual_names(read_weights(directory), config)
     with torch.device("meta"):
         model = Transformer(config)
     _check_weights(tensors, to_hugging_face(model.state_dict(), config), directory)
@@ -159,19 +157,3 @@ def _check_weights(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ]
     if problems:
         raise UserError(f"{directory}: the weights do not fit {CONFIG_FILE}:\n  " + "\n  ".join(problems))
-
-
-def _read_weights(directory: Path) -> dict[str, Tensor]:
-    """All tensors, from the one file or the shards that the index names."""
-    files = {WEIGHTS_FILE}
-    if (directory / SHARDS_FILE).exists():
-        files = set(read_json(directory / SHARDS_FILE)["weight_map"].values())
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(files):
-        try:
-            tensors |= load_file(directory / file)
-        except FileNotFoundError:
-            raise UserError(f"{directory / file}: there is no such file; Hornbook reads safetensors only") from None
-        except SafetensorError as error:
-            raise UserError(f"{directory / file}: this is not a whole safetensors file: {error}") from None
-    return tensors

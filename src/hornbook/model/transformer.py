@@ -9,7 +9,7 @@ training batch can need more memory than everything else together. So the object
 
 The forward pass has no branch on the data, so torch.compile makes one graph of it. Whether attention needs a
 mask is decided by whether document ids are given: without them each row is one document, and attention is
-plainly causal.
+plainly causal, but for layers whose sliding window is shorter than the row.
 
 Shapes: B rows, T tokens of a row, S tokens that are looked at, D d_model, V vocabulary.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.model.attention import Attention, KeyValueCache, document_mask
+from hornbook.model.attention import Attention, KeyValueCache, masks_by_window
 from hornbook.model.config import ModelConfig
 from hornbook.model.feed_forward import make_feed_forward
 from hornbook.model.normalization import make_norm
@@ -68,9 +68,10 @@ class Decoder(nn.Module):
     ) -> Tensor:
         n_tokens = input_ids_BT.shape[1]
         if cache is not None:
-            position_ids_BT, mask_B1TS = cache.position_ids(n_tokens), cache.mask(n_tokens)
+            position_ids_BT = cache.position_ids(n_tokens)
+            masks = {window: cache.mask(n_tokens, window) for window in dict.fromkeys(self.config.window_tokens)}
         else:
-            mask_B1TS = None if document_ids_BT is None else document_mask(document_ids_BT)
+            masks = masks_by_window(self.config, n_tokens, input_ids_BT.device, document_ids_BT)
         if position_ids_BT is None:
             position_ids_BT = torch.arange(n_tokens, device=input_ids_BT.device)[None]
 
@@ -79,9 +80,9 @@ class Decoder(nn.Module):
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(position_ids_BT)
         else:
-            rotary = rotary_angles(position_ids_BT, self.config.head_dim, self.config.rope_theta)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, rotary, mask_B1TS, cache)
+            rotary = rotary_angles(position_ids_BT, self.config)
+        for layer, window_tokens in zip(self.layers, self.config.window_tokens, strict=True):
+            x_BTD = layer(x_BTD, rotary, masks[window_tokens], cache)
         if cache is not None:
             cache.advance(n_tokens)
         return self.norm(x_BTD)

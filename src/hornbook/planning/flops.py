@@ -8,9 +8,9 @@ products with the weights again, for the inputs' gradient, and with the inputs, 
 up.
 
 Attention has products without weights, between tokens. They are kept apart because they grow with the row.
-The whole T × T table is counted, as in PaLM's appendix B (arXiv 2204.02311), though half of it is masked. A
-fused kernel that skips the masked half does less, and one that computes the table again in the backward pass
-does more.
+The whole T × T table is counted, as in PaLM's appendix B (arXiv 2204.02311), though half of it is masked, and more
+of it with a sliding window. A fused kernel that skips what is masked does less, and one that computes the table
+again in the backward pass does more.
 
 This module imports no torch.
 """
@@ -35,8 +35,8 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
     parts = {
         "embedding": config.vocab_size * config.d_model,
         "positions": config.max_seq_len * config.d_model if config.positions == "learned" else 0,
-        "attention": config.n_layers * _weights(_attention_matrices(config), config.bias),
-        "feed_forward": config.n_layers * _weights(_feed_forward_matrices(config), config.bias),
+        "attention": config.n_layers * _weights(_attention_matrices(config), config.attention_bias),
+        "feed_forward": config.n_layers * _weights(_feed_forward_matrices(config), config.mlp_bias),
         "norms": config.n_layers * block_norms + config.d_model * norm_vectors,
         "head": 0 if config.tie_embeddings else config.vocab_size * config.d_model,
     }

@@ -6,12 +6,15 @@ the operations, the rate of the machine and the share of that rate that training
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from hornbook.depth import settings_of
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig, config_from_recipe
+from hornbook.model.huggingface_config import read_config
 from hornbook.planning.flops import (
     TokenFlops,
     flops_per_token,
@@ -76,12 +79,18 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a recipe. `devices` begins with the machine that was asked about."""
+    """The plan of a recipe. `devices` begins with the machine that was asked about.
+
+    settings: what decides the model's shape and its pretraining; depth_gives: what `model.depth` alone would have
+    made of them, where the recipe turns that dial. tokens_per_parameter: of pretraining, where there is any.
+    """
 
     recipe: str
     vocab_size: int
+    settings: dict[str, int | float]
+    depth_gives: dict[str, int | float] | None
     parameters: dict[str, int]
-    tokens_per_parameter: float
+    tokens_per_parameter: float | None
     stages: tuple[StagePlan, ...]
     devices: tuple[DevicePlan, ...]
 
@@ -127,13 +136,15 @@ def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisati
         raise UserError(f"utilisation: must be above 0 and at most 1, but is {utilisation}")
     if flops_per_second is not None and not 0 < flops_per_second < float("inf"):
         raise UserError(f"flops_per_second: must be greater than 0, but is {flops_per_second}")
-    config = config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
-    sections: dict[str, TrainingSection] = {"pretrain": recipe.pretrain}
-    if recipe.finetune is not None:
-        sections["finetune"] = recipe.finetune
+    if recipe.origin is None:
+        config = config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
+    else:
+        config = read_config(Path(recipe.origin))
+    planned: dict[str, TrainingSection | None] = {"pretrain": recipe.pretrain, "finetune": recipe.finetune}
+    sections = {name: section for name, section in planned.items() if section is not None}
 
     if flops_per_second is None:
-        machine = this_machine(recipe.pretrain.precision)
+        machine = this_machine(next(iter(sections.values())).precision)
     else:
         machine = Device("the machine asked for", flops_per_second, None)
     parameters = parameters_by_part(config)
@@ -143,11 +154,29 @@ def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisati
     return Plan(
         recipe=recipe.name,
         vocab_size=config.vocab_size,
+        settings=_settings(config, recipe.pretrain),
+        depth_gives=_depth_gives(recipe),
         parameters=parameters,
-        tokens_per_parameter=recipe.pretrain.tokens / sum(parameters.values()),
+        tokens_per_parameter=recipe.pretrain.tokens / sum(parameters.values()) if recipe.pretrain else None,
         stages=tuple(_stage_plan(name, config, section, machine.kind) for name, section in sections.items()),
         devices=tuple(devices),
     )
+
+
+def _settings(config: ModelConfig, pretrain: TrainingSection | None) -> dict[str, int | float]:
+    shape = ("n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_seq_len")
+    settings = {f"model.{name}": getattr(config, name) for name in shape}
+    if pretrain is None:
+        return settings
+    training = ("tokens", "global_batch_tokens", "lr", "muon_lr")
+    return settings | {f"pretrain.{name}": getattr(pretrain, name) for name in training}
+
+
+def _depth_gives(recipe: Recipe) -> dict[str, int | float] | None:
+    if recipe.model.depth is None:
+        return None
+    dialled = settings_of({"depth": recipe.model.depth}, {}, recipe.tokenizer.vocab_size)
+    return {f"{section}.{name}": value for section, settings in dialled.items() for name, value in settings.items()}
 
 
 def _stage_plan(name: str, config: ModelConfig, section: TrainingSection, kind: Kind) -> StagePlan:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def render_plan(plan: "Plan", console: Console) -> None:
     """Print the plan: parameters, training, memory, time, and what the figures rest on."""
-    for table in (_parameters(plan), _training(plan), _memory(plan), _time(plan)):
+    for table in (_settings(plan), _parameters(plan), _training(plan), _memory(plan), _time(plan)):
         console.print(table)
         console.print()
     console.print(
@@ -24,6 +24,17 @@ def render_plan(plan: "Plan", console: Console) -> None:
         style="dim",
         highlight=False,
     )
+
+
+def _settings(plan: "Plan") -> Table:
+    dialled = plan.depth_gives
+    table = _table("Settings", "", "value", *([] if dialled is None else ["the depth alone gives"]))
+    for name, value in plan.settings.items():
+        cells = [f"{value:,}"]
+        if dialled is not None:
+            cells.append(f"{dialled[name]:,}" if name in dialled else "")
+        table.add_row(name, *cells)
+    return table
 
 
 def _parameters(plan: "Plan") -> Table:
@@ -53,10 +64,11 @@ def _training(plan: "Plan") -> Table:
     table = _table("Training", "", *(stage.name for stage in plan.stages))
     for name, cell in rows.items():
         table.add_row(name, *(cell(stage) for stage in plan.stages))
-    table.caption = (
-        f"{plan.tokens_per_parameter:.1f} tokens of pretraining for each parameter. Where computing is what is "
-        f"scarce, about 20 are best (Chinchilla): {plan.compute_optimal_tokens:,} tokens for this model."
-    )
+    if plan.tokens_per_parameter is not None:
+        table.caption = (
+            f"{plan.tokens_per_parameter:.1f} tokens of pretraining for each parameter. Where computing is what is "
+            f"scarce, about 20 are best (Chinchilla): {plan.compute_optimal_tokens:,} tokens for this model."
+        )
     return table
 
 

@@ -10,6 +10,7 @@ from hornbook.runtime import derive_seed
 from hornbook.stages.context import StageContext
 from hornbook.stages.conversations import decontaminate, read_conversations
 from hornbook.stages.corpus import benchmarks_of
+from hornbook.stages.start import start_from
 from hornbook.stages.training import train_stage
 from hornbook.tokenizer.chat import render
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -24,8 +25,12 @@ def run(context: StageContext) -> dict[str, Any]:
     section = context.recipe.finetune
     if section is None:
         raise ValueError("this recipe has no finetune section, so its pipeline has no such stage")
-    base = context.run.stage("pretrain").path / "final"
-    model, tokenizer = load_pretrained(base), Tokenizer.load(base)
+    if section.init_from is None:
+        base = context.run.stage("pretrain").path / "final"
+        model, tokenizer = load_pretrained(base), Tokenizer.load(base)
+    else:
+        tokenizer = Tokenizer.from_published(section.init_from, context.recipe.tokenizer.special_tokens)
+        model = start_from(context, section.init_from, tokenizer, section.row_tokens)
     row_tokens = section.row_tokens or model.config.max_seq_len
 
     training: list[DocumentTokens] = []

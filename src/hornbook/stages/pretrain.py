@@ -1,4 +1,4 @@
-"""Pretraining: a new model learns to predict the next token of the corpus."""
+"""Pretraining: a new model, or one from a folder, learns to predict the next token of the corpus."""
 
 from typing import Any
 
@@ -7,20 +7,27 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.stages.context import StageContext
+from hornbook.stages.start import start_from
 from hornbook.stages.training import train_stage
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train from scratch; see `train_stage` for what is written and returned."""
+    """Train from scratch, or on from `init_from`; see `train_stage` for what is written and returned."""
+    section = context.recipe.pretrain
+    if section is None:
+        raise ValueError("this recipe has no pretrain section, so its pipeline has no such stage")
     tokenizer = Tokenizer.load(context.run.stage("tokenizer").path)
     tokens = context.run.stage("tokens").path
-    model = Transformer(config_from_recipe(context.recipe.model, tokenizer.vocab_size))
-    init_weights(model, context.recipe.seed)
+    if section.init_from is None:
+        model = Transformer(config_from_recipe(context.recipe.model, tokenizer.vocab_size))
+        init_weights(model, context.recipe.seed)
+    else:
+        model = start_from(context, section.init_from, tokenizer, section.row_tokens)
     corpus = context.run.stage("corpus").record() or {"facts": {}}
     return train_stage(
         context,
-        context.recipe.pretrain,
+        section,
         model,
         tokenizer,
         training=ShardedDocuments(sorted(tokens.glob("train-*.bin"))),

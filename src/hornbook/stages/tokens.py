@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from hornbook.batching.shards import DocumentTokens, ShardedDocuments, write_shards
 from hornbook.corpus.documents import Split, read_texts
 from hornbook.run_directory import sha256_file
@@ -35,4 +37,4 @@ def _encoded(corpus: Path, split: Split, tokenizer: Tokenizer) -> Iterator[Docum
         for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
             # The first token of a document is nobody's label, so its bytes are not counted.
             n_bytes = len(text.encode()) - len(tokenizer.token_bytes(ids[0]))
-            yield DocumentTokens([*ids, tokenizer.end_of_text_id], n_bytes)
+            yield DocumentTokens(numpy.append(ids, numpy.uint32(tokenizer.end_of_text_id)), n_bytes)

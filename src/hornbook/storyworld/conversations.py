@@ -6,9 +6,9 @@ from typing import Literal, TypedDict, TypeVar
 
 from hornbook.recipe import StoryworldSection
 from hornbook.storyworld.chance import Chance
-from hornbook.storyworld.encyclopedia import facts, is_held_out
+from hornbook.storyworld.encyclopedia import facts, facts_of, is_held_out, state, subjects
 from hornbook.storyworld.questions import Probe, Question, fact_question, probes, reasoning_question
-from hornbook.storyworld.stories import Story, open_story, tell
+from hornbook.storyworld.stories import Story, open_story, scene, tell
 from hornbook.storyworld.wording import a
 from hornbook.storyworld.world import others
 
@@ -49,20 +49,21 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
     sum and no fact asked for here comes up in the held-out questions.
     """
     besides: list[tuple[float, Callable[[Chance], Conversation]]] = [
-        (4, about_facts),
-        (4, about_a_puzzle),
+        (8, about_facts),
+        (4, about_a_subject),
+        (8, about_a_puzzle),
         (1, list_the_cast),
         (1, tell_a_story),
     ]
     for number in range(section.conversations):
         chance = Chance(section.seed, "conversation", number)
         mostly = about_a_scene if number < section.conversations // 2 else about_a_story
-        yield chance.weigh([(40, mostly), *besides])(chance)
+        yield chance.weigh([(30, mostly), *besides])(chance)
 
 
 def about_a_scene(chance: Chance) -> Conversation:
     """The opening of a story and several questions about it, one a turn."""
-    story = Story(chance)
+    story = scene(chance)
     return _asked_about(chance, "".join(open_story(story)), story, QUESTIONS_OF_A_SCENE, in_short=False)
 
 
@@ -88,6 +89,15 @@ def about_facts(chance: Chance) -> Conversation:
     for fact in _draw(chance, allowed, chance.pick((1, 2, 3))):
         turns += _answered(fact_question(chance, fact))
     return turns
+
+
+def about_a_subject(chance: Chance) -> Conversation:
+    """All that the encyclopedia says of a town, an animal or a trade, so that facts nobody asks for stay in mind too."""
+    of_subject = facts_of(chance.pick(subjects()))
+    subject = of_subject[0].subject
+    wish = chance.pick(("Tell me about {}.", "What do you know of {}?"))
+    told = [state(chance.pick(f.relation.statements), f.subject, f.value) for f in _draw(chance, of_subject, 9)]
+    return [user(wish.format(subject if subject[0].isupper() else f"the {subject}")), assistant(" ".join(told))]
 
 
 def about_a_puzzle(chance: Chance) -> Conversation:

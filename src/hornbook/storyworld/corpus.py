@@ -10,7 +10,7 @@ from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
 from hornbook.storyworld.puzzles import puzzle_document
-from hornbook.storyworld.stories import Story, tell, tell_still_life
+from hornbook.storyworld.stories import Story, scene, tell, tell_still_life
 from hornbook.storyworld.world import Document
 
 
@@ -21,7 +21,7 @@ def tell_story(chance: Chance) -> Iterator[str]:
 
 def still_life(chance: Chance) -> Iterator[str]:
     """A story in which nothing happens, piece by piece."""
-    return tell_still_life(Story(chance))
+    return tell_still_life(scene(chance))
 
 
 def write_documents(section: StoryworldSection) -> Iterator[Document]:

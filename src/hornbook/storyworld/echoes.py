@@ -14,9 +14,9 @@ from hornbook.storyworld.world import lexicon, names
 
 MIN_WORDS, MAX_WORDS = 12, 40
 CALLS = (
-    "{name} called to the {place}: ",
-    "At the {place}, {name} sang to the echo: ",
-    "To the echo of the {place}, {name} shouted: ",
+    "{name} called to {place}: ",
+    "At {place}, {name} sang to the echo: ",
+    "To the echo of {place}, {name} shouted: ",
 )
 ANSWERS = (" And the echo answered: ", " It came back to the ear of {name}: ", " The echo said all that, too: ")
 
@@ -41,5 +41,5 @@ def echo(chance: Chance) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _all_words() -> tuple[str, ...]:
-    """Every word of the lexicon that is not a name, once, in alphabetical order."""
-    return tuple(sorted({word for words in lexicon().values() for word in words if word.islower()}))
+    """Every word of the lexicon, once, in alphabetical order."""
+    return tuple(sorted({word for words in lexicon().values() for word in words}))

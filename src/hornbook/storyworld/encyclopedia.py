@@ -16,17 +16,16 @@ ANOTHER_FACT = 0.7  # probability that a passage of at least MIN_FACTS goes on
 
 @dataclass(frozen=True)
 class Relation:
-    """A kind of fact: how its facts are stated, asked for and answered."""
+    """A kind of fact: how its facts are stated and asked for. The first statement is also the answer."""
 
     name: str
     statements: tuple[str, ...]
     questions: tuple[str, ...]
-    answer: str
     facts: tuple[tuple[str, str], ...]
 
-    def answer_with(self, value: str) -> str:
-        """The short answer of which `value` is the heart: "A kitten."."""
-        return capitalised(with_articles(self.answer.format(value=value)))
+    def answer(self, subject: str, value: str) -> str:
+        """The answer to a question about `subject` of which `value` is the heart: "A young cat is called a kitten."."""
+        return state(self.statements[0], subject, value)
 
     def values(self) -> tuple[str, ...]:
         """All values of the relation, each once, in the order of the facts."""
@@ -53,7 +52,6 @@ def facts() -> tuple[Fact, ...]:
             name=table["name"],
             statements=tuple(table["statements"]),
             questions=tuple(table["questions"]),
-            answer=table["answer"],
             facts=tuple((subject, value) for subject, value in pairs),
         )
         found += [Fact(relation, subject, value) for subject, value in relation.facts]
@@ -61,13 +59,25 @@ def facts() -> tuple[Fact, ...]:
 
 
 @lru_cache(maxsize=1)
-def _facts_by_subject() -> dict[str, tuple[Fact, ...]]:
-    return {fact.subject: tuple(f for f in facts() if f.subject == fact.subject) for fact in facts()}
+def subjects() -> tuple[str, ...]:
+    """All towns, animals and trades of which the encyclopedia tells, each once."""
+    return tuple(dict.fromkeys(fact.subject for fact in facts()))
+
+
+@lru_cache(maxsize=256)
+def facts_of(subject: str) -> tuple[Fact, ...]:
+    """What the encyclopedia says of one subject."""
+    return tuple(fact for fact in facts() if fact.subject == subject)
 
 
 def is_held_out(fact: Fact) -> bool:
     """Whether a fact is kept for the evaluation: it is stated in the corpus, but nowhere asked for."""
     return derive_seed("held-out fact", fact.relation.name, fact.subject) % 3 == 0
+
+
+def state(statement: str, subject: str, value: str) -> str:
+    """One of a relation's statements, about this subject and value."""
+    return capitalised(with_articles(statement.format(subject=subject, value=value)))
 
 
 def ask(fact: Fact, question: str) -> str:
@@ -79,8 +89,7 @@ def passage(chance: Chance) -> Iterator[str]:
     """A few sentences of the encyclopedia, piece by piece: facts of one subject, then of another, told or asked."""
     n_facts = 0
     while True:
-        subject = chance.pick(tuple(_facts_by_subject()))
-        left = list(_facts_by_subject()[subject])
+        left = list(facts_of(chance.pick(subjects())))
         while left:
             fact = chance.pick(left)
             left.remove(fact)
@@ -96,5 +105,5 @@ def _told_or_asked(chance: Chance, fact: Fact) -> str:
     relation = fact.relation
     wording = chance.pick(relation.statements if is_held_out(fact) else relation.statements + relation.questions)
     if wording in relation.questions:
-        return f"{ask(fact, wording)} {relation.answer_with(fact.value)}"
-    return capitalised(with_articles(wording.format(subject=fact.subject, value=fact.value)))
+        return f"{ask(fact, wording)} {relation.answer(fact.subject, fact.value)}"
+    return state(wording, fact.subject, fact.value)

@@ -1,6 +1,7 @@
 """Puzzles: small problems whose answer follows from what is said, with one kind of thought each.
 
-Sums and differences hold some pairs of numbers back: a held-out sum was never seen in training, only others like it.
+Some pairs of numbers, and of a day and a number, are held back: a held-out sum was never seen in training, only others
+like it. Every answer is a sentence, so what is asked for stands in it as it stood in what was given.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from itertools import pairwise
 
 from hornbook.runtime import derive_seed
 from hornbook.storyworld.chance import Chance
-from hornbook.storyworld.wording import a, capitalised
+from hornbook.storyworld.wording import a
 from hornbook.storyworld.world import lexicon, names, others
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -41,7 +42,7 @@ class Puzzle:
 
 
 def is_held_out(first: int, second: int) -> bool:
-    """Whether a pair of numbers is kept for the evaluation: about a fifth of all pairs."""
+    """Whether a pair of numbers, or of a day and a number, is kept for the evaluation: about a fifth of all pairs."""
     return (3 * first + second) % 5 == 0
 
 
@@ -56,9 +57,11 @@ def _place_of_answer(text: str) -> int:
     return derive_seed("place of the answer", text) % N_CHOICES
 
 
-def _numbers_near(answer: int, given: str) -> tuple[str, ...]:
-    start = answer - min(answer, _place_of_answer(given))
-    return tuple(f"{number}." for number in range(start, start + N_CHOICES))
+def _of_numbers(given: str, question: str, answer: str, number: int) -> Puzzle:
+    """A puzzle whose answer is the sentence `answer` with `number` in it, among sentences with numbers near it."""
+    start = number - min(number, _place_of_answer(given))
+    choices = tuple(answer.format(near) for near in range(start, start + N_CHOICES))
+    return Puzzle(given, question, answer.format(number), choices)
 
 
 def addition(chance: Chance, held_out: bool) -> Puzzle:
@@ -66,7 +69,7 @@ def addition(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=False)
     given = f"{name} had {m} bags of {food} and got {n} more."
-    return Puzzle(given, f"How many bags did {name} have then?", f"{m + n}.", _numbers_near(m + n, given))
+    return _of_numbers(given, f"How many bags did {name} have then?", f"{name} then had {{}} bags.", m + n)
 
 
 def subtraction(chance: Chance, held_out: bool) -> Puzzle:
@@ -74,7 +77,7 @@ def subtraction(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=True)
     given = f"{name} had {m} bags of {food} and gave {n} away."
-    return Puzzle(given, "How many bags were left?", f"{m - n}.", _numbers_near(m - n, given))
+    return _of_numbers(given, "How many bags were left?", "The number left was {}.", m - n)
 
 
 def ranking(chance: Chance, held_out: bool) -> Puzzle:
@@ -86,20 +89,21 @@ def ranking(chance: Chance, held_out: bool) -> Puzzle:
     steps = [f"{better} was {comparative} than {worse}." for better, worse in pairwise(ranked)]
     superlative, answer = chance.pick(((most, ranked[0]), (least, ranked[-1])))
     given = " ".join(_shuffled(chance, steps))
-    return Puzzle(
-        given, f"Who was the {superlative} of them?", f"{answer}.", tuple(f"{name}." for name in sorted(ranked))
-    )
+    choices = tuple(f"The {superlative} was called {name}." for name in sorted(ranked))
+    return Puzzle(given, f"Who was the {superlative} of them?", f"The {superlative} was called {answer}.", choices)
 
 
 def calendar(chance: Chance, held_out: bool) -> Puzzle:
     """Which day it is some days later."""
-    today, later = chance.pick(range(len(DAYS))), chance.pick(range(2, len(NUMBER_WORDS) + 1))
+    laters = range(2, len(NUMBER_WORDS) + 1)
+    pairs = [(day, later) for day in range(len(DAYS)) for later in laters if is_held_out(day, later) == held_out]
+    today, later = chance.pick(pairs)
     answer = DAYS[(today + later) % len(DAYS)]
-    given = f"It was {DAYS[today]}."
+    given = f"{_name(chance)} set out on a {DAYS[today]}."
     question = f"Which day of the week was it {NUMBER_WORDS[later - 1]} days later?"
     start = today + later - _place_of_answer(given + question)
-    choices = sorted(f"{DAYS[(start + offset) % len(DAYS)]}." for offset in range(N_CHOICES))
-    return Puzzle(given, question, f"{answer}.", tuple(choices))
+    choices = sorted(f"It was then {DAYS[(start + offset) % len(DAYS)]}." for offset in range(N_CHOICES))
+    return Puzzle(given, question, f"It was then {answer}.", tuple(choices))
 
 
 def syllogism(chance: Chance, held_out: bool) -> Puzzle:
@@ -113,8 +117,8 @@ def syllogism(chance: Chance, held_out: bool) -> Puzzle:
         rules.append(f"Every {roles[-1]} liked {foods[-1]}.")
     name, member = _name(chance), chance.pick(range(N_CHOICES))
     given = " ".join([*rules, f"{name} was {a(roles[member])}."])
-    choices = tuple(f"{capitalised(food)}." for food in sorted(foods))
-    return Puzzle(given, f"What was the food that {name} liked?", f"{capitalised(foods[member])}.", choices)
+    choices = tuple(f"{name} liked {food}." for food in sorted(foods))
+    return Puzzle(given, f"What was the food that {name} liked?", f"{name} liked {foods[member]}.", choices)
 
 
 PuzzleMaker = Callable[[Chance, bool], Puzzle]

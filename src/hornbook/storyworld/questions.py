@@ -92,13 +92,12 @@ def probes(world: World) -> list[Probe]:
         noun = thing.noun
         if thing.holder:
             found.append(_probe(f"Who had the {noun}?", f"The {noun} was with {{}}.", thing.owner.name, names))
-        found.append(_probe(f"Where was the {noun}?", f"The {noun} was at the {{}}.", thing.where, places))
-        found.append(_probe(f"What colour was the {noun}?", f"The {noun} was {{}}.", thing.colour, colours))
+        found.append(_probe(f"Where was the {noun}?", f"The {noun} was in {{}}.", thing.where, places))
+        found.append(_probe(f"What colour was the {noun}?", f"The {noun} was coloured {{}}.", thing.colour, colours))
     for person in world.people:
         name, role = person.name, person.role
-        found.append(_probe(f"Where was {name}?", f"{name} was at the {{}}.", person.place, places))
-        found.append(_probe(f"Who was the {role}?", f"The {role} was {{}}.", name, names))
-        found.append(_probe(f"What was {name}?", f"{name} was the {{}}.", role, roles))
+        found.append(_probe(f"Where was {name}?", f"{name} was in {{}}.", person.place, places))
+        found.append(_probe(f"What was {name}?", f"{name} served as {{}}.", role, roles))
     return found
 
 
@@ -123,9 +122,9 @@ def reasoning_question(chance: Chance, held_out: bool) -> Question:
 def fact_question(chance: Chance, fact: Fact) -> Question:
     """A question about one fact, with values of the same relation to choose from."""
     relation = fact.relation
-    candidates = tuple(relation.answer_with(value) for value in relation.values())
+    candidates = tuple(relation.answer(fact.subject, value) for value in relation.values())
     wording = ask(fact, chance.pick(relation.questions))
-    return _question(chance, "facts", "", wording, relation.answer_with(fact.value), candidates)
+    return _question(chance, "facts", "", wording, relation.answer(fact.subject, fact.value), candidates)
 
 
 def _question(

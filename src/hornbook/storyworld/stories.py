@@ -15,9 +15,7 @@ from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.wording import Slot, a, capitalised, fill
 from hornbook.storyworld.world import Person, Thing, World, lexicon, names, others
 
-MAX_PEOPLE = 4
-ANOTHER_PERSON = 0.8  # probability that a third person is introduced, and then a fourth
-KNOWN_PLACE = 0.6  # probability that somebody is, or goes, where somebody or something is already
+ANOTHER_PERSON = 0.8  # probability that a third person is introduced, and then each further one
 STORY_SENTENCES = (3, 7)  # fewest and most of a paragraph after the opening
 STILL_LIFE_SENTENCES = (8, 16)
 ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least its fewest sentences goes on
@@ -26,9 +24,14 @@ N_PARAGRAPHS = 3  # the opening among them
 
 @dataclass
 class Story:
-    """A story being told: the state of its world, and the chance that drives it."""
+    """A story being told: the state of its world, and the chance that drives it.
+
+    `known_place` is the probability that somebody is, or goes, where somebody or something is already.
+    """
 
     chance: Chance
+    max_people: int = 4
+    known_place: float = 0.6
     world: World = field(default_factory=World)
 
     def word(self, part: str) -> Callable[[], str]:
@@ -44,6 +47,11 @@ class Story:
         return fill(self.chance, wordings, **slots)
 
 
+def scene(chance: Chance) -> Story:
+    """A story in which nothing will happen: with more people at more places, for looking one up is then worth more."""
+    return Story(chance, max_people=6, known_place=0.3)
+
+
 # ------------------------------------------------------------------------------------------------ the opening
 
 
@@ -57,7 +65,7 @@ def open_story(story: Story) -> Iterator[str]:
     yield from story.say(wordings, weather=story.word("weathers"), time=story.word("times"))
     yield from introduce(story)
     yield from introduce(story)
-    while len(story.world.people) < MAX_PEOPLE and story.chance.happens(ANOTHER_PERSON):
+    while len(story.world.people) < story.max_people and story.chance.happens(ANOTHER_PERSON):
         yield from introduce(story)
 
 
@@ -75,29 +83,25 @@ def introduce(story: Story) -> Iterator[str]:
         person.role = chance.pick(others(lexicon()["roles"], [p.role for p in world.people]))
         return person.role
 
-    def mood() -> str:
-        person.mood = chance.pick(lexicon()["moods"])
-        return person.mood
-
     def place() -> str:
         person.place = draw_place(story)
         return person.place
 
-    def a_colour() -> str:
+    def colour() -> str:
         thing.colour = chance.pick(others(lexicon()["colours"], [t.colour for t in world.things]))
-        return a(thing.colour)
+        return thing.colour
 
     def noun() -> str:
         thing.noun = chance.pick(others(lexicon()["things"], [t.noun for t in world.things]))
         return thing.noun
 
     wordings = (
-        " {name} the {role} was at the {place} with {a_colour} {noun}.",
-        " At the {place} was {name} the {role} with {a_colour} {noun}.",
-        " At the {place}, {name} the {role} had {a_colour} {noun}.",
-        " {name} the {role} felt {mood} and was at the {place} with {a_colour} {noun}.",
+        " There was {a_noun} painted {colour} with {name} the {role} at {place}.",
+        " There was {a_noun} dyed {colour} with {name} the {role} at {place}.",
+        " One saw {a_noun} painted {colour} with {name} the {role} at {place}.",
+        " Here was {a_noun} tinted {colour} with {name} the {role} at {place}.",
     )
-    yield from story.say(wordings, name=name, role=role, mood=mood, place=place, a_colour=a_colour, noun=noun)
+    yield from story.say(wordings, a_noun=lambda: a(noun()), colour=colour, name=name, role=role, place=place)
     world.people.append(person)
     world.things.append(thing)
 
@@ -105,7 +109,7 @@ def introduce(story: Story) -> Iterator[str]:
 def draw_place(story: Story, avoid: Sequence[str] = ()) -> str:
     """A place where somebody or something is already, or one that is new to the story; none of `avoid`."""
     known = others(story.world.places(), avoid)
-    if known and story.chance.happens(KNOWN_PLACE):
+    if known and story.chance.happens(story.known_place):
         return story.chance.pick(known)
     place = story.chance.pick(others(lexicon()["places"], [*known, *avoid]))
     story.world.places_told.append(place)
@@ -125,10 +129,10 @@ def walk(story: Story) -> Iterator[str]:
         return person.place
 
     wordings = (
-        "{name} {walked} to the {place}.",
-        "{name} {adverb} {walked} to the {place}.",
-        "{name} left the {old_place} and {walked} to the {place}.",
-        "{name} {walked} away. Now {name} was at the {place}.",
+        "{name} {walked} to {place}.",
+        "{name} {adverb} {walked} to {place}.",
+        "{name} left {old_place} and {walked} to {place}.",
+        "{name} {walked} away. Now {name} was at {place}.",
     )
     walked, adverb = story.word("walks"), story.word("adverbs")
     yield from story.say(wordings, name=person.name, old_place=old_place, walked=walked, adverb=adverb, place=place)
@@ -145,10 +149,10 @@ def give(story: Story) -> Iterator[str]:
     giver = thing.owner
     receiver = story.chance.pick(story.world.company_of(giver))
     wordings = (
-        "{giver} gave the {noun} to {receiver}.",
-        "{giver} {adverb} gave the {colour} {noun} away. Now the {noun} was with {receiver}.",
+        "{giver} gave {receiver} the {noun}.",
+        "{giver} {adverb} gave the {colour} {noun} away. Now {receiver} had the {noun}.",
         "{receiver} got the {noun} from {giver}.",
-        "{receiver} asked for the {noun}. {giver} gave it away, and now the {noun} was with {receiver}.",
+        "{receiver} asked for the {noun}. {giver} gave it away, and now {receiver} had the {noun}.",
     )
     yield from story.say(
         wordings,
@@ -172,8 +176,8 @@ def leave(story: Story) -> Iterator[str]:
     thing = story.chance.pick(held_things(story.world))
     person = thing.owner
     wordings = (
-        "{name} left the {noun} at the {place}.",
-        "{name} put down the {colour} {noun}. Now the {noun} lay at the {place}.",
+        "{name} left the {noun} at {place}.",
+        "{name} put down the {colour} {noun}. Now the {noun} lay at {place}.",
     )
     yield from story.say(
         wordings,
@@ -196,8 +200,8 @@ def take(story: Story) -> Iterator[str]:
     thing = story.chance.pick(things_to_take(story.world))
     person = story.chance.pick([person for person in story.world.people if person.place == thing.place])
     wordings = (
-        "{name} found the {noun} at the {place} and took it.",
-        "{name} {adverb} picked up the {colour} {noun}. Now the {noun} was with {name}.",
+        "{name} found the {noun} at {place} and took it.",
+        "{name} {adverb} picked up the {colour} {noun}. Now {name} had the {noun}.",
     )
     yield from story.say(
         wordings,
@@ -235,21 +239,21 @@ def tell_holder(story: Story) -> Iterator[str]:
 def tell_place_of_person(story: Story) -> Iterator[str]:
     """Where somebody is."""
     person = story.chance.pick(story.world.people)
-    wordings = ("{name} was at the {place}.", "Where was {name}? {name} was at the {place}.")
+    wordings = ("{name} was in {place}.", "Where was {name}? {name} was in {place}.")
     yield from story.say(wordings, name=person.name, place=person.place)
 
 
 def tell_place_of_thing(story: Story) -> Iterator[str]:
     """Where a thing is, held or lying."""
     thing = story.chance.pick(story.world.things)
-    wordings = ("The {noun} was at the {place}.", "Where was the {noun}? The {noun} was at the {place}.")
+    wordings = ("The {noun} was in {place}.", "Where was the {noun}? The {noun} was in {place}.")
     yield from story.say(wordings, noun=thing.noun, place=thing.where)
 
 
 def tell_colour(story: Story) -> Iterator[str]:
     """What colour a thing has."""
     thing = story.chance.pick(story.world.things)
-    wordings = ("The {noun} was {colour}.", "What colour was the {noun}? The {noun} was {colour}.")
+    wordings = ("The {noun} was coloured {colour}.", "What colour was the {noun}? The {noun} was coloured {colour}.")
     yield from story.say(wordings, noun=thing.noun, colour=thing.colour)
 
 
@@ -257,10 +261,8 @@ def tell_role(story: Story) -> Iterator[str]:
     """What somebody does for a living."""
     person = story.chance.pick(story.world.people)
     wordings = (
-        "{name} was the {role}.",
-        "What was {name}? {name} was the {role}.",
-        "The {role} was {name}.",
-        "Who was the {role}? The {role} was {name}.",
+        "{name} served as {role}.",
+        "What was {name}? {name} served as {role}.",
     )
     yield from story.say(wordings, name=person.name, role=person.role)
 
@@ -284,8 +286,8 @@ def mention_animal(story: Story) -> Iterator[str]:
     """What an animal did where somebody is."""
     place = story.chance.pick(story.world.places())
     wordings = (
-        "At the {place}, {look} {animal} {acted} {adverb}.",
-        "{Look} {animal} {acted} at the {place}.",
+        "At {place}, {look} {animal} {acted} {adverb}.",
+        "{Look} {animal} {acted} at {place}.",
     )
     yield from story.say(
         wordings,
@@ -301,7 +303,7 @@ def mention_animal(story: Story) -> Iterator[str]:
 def mention_plant(story: Story) -> Iterator[str]:
     """What grew where somebody or something is."""
     place = story.chance.pick(story.world.places())
-    wordings = ("At the {place} grew {look} {plant}.", "Near the {place} stood {look} {plant}.")
+    wordings = ("At {place} grew {look} {plant}.", "Near {place} stood {look} {plant}.")
     yield from story.say(wordings, place=place, look=story.look, plant=story.word("plants"))
 
 

@@ -18,7 +18,7 @@ engine that is given the merges learned here; the tests hold the two together.
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import regex
@@ -28,7 +28,7 @@ Pair = tuple[int, int]
 
 # The contraction, a word with at most one mark before it, up to three digits, marks with one space before
 # them and newlines behind, newlines with space before them, space up to the last one, any space. Llama 3 took
-# it over from GPT-4.
+# it over from GPT-4; Qwen (2, 2.5 and 3) did too, but has each digit by itself.
 _GPT4_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,9 +37,14 @@ SPLIT_PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": _GPT4_PATTERN,
     "llama3": _GPT4_PATTERN,
+    "qwen": _GPT4_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"),
 }
 
+# What Python makes of bytes that are no UTF-8: one half of a surrogate pair for each (PEP 383).
+_UNDECODABLE = regex.compile("([\udc80-\udcff]+)")
 
+
+@cache
 def byte_characters() -> dict[int, str]:
     """The character that stands for each byte in vocabulary files, in the order of the bytes' token ids.
 
@@ -52,6 +57,12 @@ def byte_characters() -> dict[int, str]:
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + n) for n, byte in enumerate(invisible)}
 
 
+@cache
+def character_bytes() -> dict[str, int]:
+    """The byte that each of the `byte_characters` stands for."""
+    return {character: byte for byte, character in byte_characters().items()}
+
+
 def vocabulary(merges: Iterable[Merge]) -> list[bytes]:
     """The bytes of each token, by id: first the single bytes, then what the merges make, in their order.
 
@@ -59,6 +70,12 @@ def vocabulary(merges: Iterable[Merge]) -> list[bytes]:
     """
     tokens = [bytes([byte]) for byte in byte_characters()] + [left + right for left, right in merges]
     return list(dict.fromkeys(tokens))
+
+
+def spell(token: bytes) -> str:
+    """A token as vocabulary files write it: a character for each byte."""
+    characters = byte_characters()
+    return "".join(characters[byte] for byte in token)
 
 
 def count_words(texts: Iterable[str], pattern: str) -> Counter[str]:
@@ -149,19 +166,29 @@ class BytePairEncoding:
         self._ranks = {merge: rank for rank, merge in enumerate(merges)}
         self._split = regex.compile(pattern)
         # The same words come again and again.
-        self._encode_word = lru_cache(maxsize=2**16)(self._merge_word)
+        self._encode_word = lru_cache(maxsize=2**16)(lambda word: self.merge(word.encode()))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
         return [id for word in self._split.findall(text) for id in self._encode_word(word)]
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The ids of any bytes. Where they are no UTF-8, each is a token by itself."""
+        ids: list[int] = []
+        for part in _UNDECODABLE.split(data.decode("utf-8", errors="surrogateescape")):
+            if _UNDECODABLE.match(part):
+                ids += [self._ids[bytes([byte])] for byte in part.encode("utf-8", errors="surrogateescape")]
+            else:
+                ids += self.encode(part)
+        return ids
+
     def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes that the ids stand for. A whole text is valid UTF-8; a part of one need not be."""
         return b"".join(self.tokens[id] for id in ids)
 
-    def _merge_word(self, word: str) -> list[int]:
+    def merge(self, word: bytes) -> list[int]:
         """Apply to one word the earliest learned of the possible merges until none is left."""
-        parts = [bytes([byte]) for byte in word.encode()]
+        parts = [bytes([byte]) for byte in word]
         while len(parts) > 1:
             ranks = [self._ranks.get(merge, len(self._ranks)) for merge in pairwise(parts)]
             rank = min(ranks)

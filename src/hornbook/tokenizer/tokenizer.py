@@ -1,88 +1,103 @@
-"""The tokenizer that everything uses: our merges, run by the compiled engine of the `tokenizers` library.
+"""The tokenizer that everything uses: our merges, or published ones, run by a compiled engine.
 
 It is saved as a `tokenizer.json` with a `tokenizer_config.json` beside it, which is what a plain
-`AutoTokenizer.from_pretrained` and most other programs read. Ids are given in this order: 256 single bytes,
-the merges, the special tokens.
+`AutoTokenizer.from_pretrained` and most other programs read. Ids of one that was learned here are given in this
+order: 256 single bytes, the merges, the special tokens. A published one keeps all its ids; what it lacks of our
+special tokens comes after them.
 
-A special token stands for no text, and no text can make one: what happens to spell `<|end|>` is encoded as
-ordinary characters here, and decoding leaves special tokens out. Other programs that read the same file turn
-such a spelling into the special token, unless told otherwise (`split_special_tokens=True` in transformers).
+A special token stands for no text, and no text can make one unless asked: what happens to spell `<|end|>` is
+encoded as ordinary characters here, and decoding leaves special tokens out. Other programs that read the same file
+turn such a spelling into the special token, unless told otherwise (`split_special_tokens=True` in transformers).
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+import numpy as np
 
 from hornbook.errors import UserError
 from hornbook.run_directory import atomic_write, write_json
 from hornbook.tokenizer import bpe
 from hornbook.tokenizer.chat import CHAT_TEMPLATE, END_OF_TURN, ROLE_TOKENS
+from hornbook.tokenizer.engine import Engine
+from hornbook.tokenizer.published import TOKENIZER_FILE, read_published
+from hornbook.tokenizer.tokenizer_json import (
+    TokenizerJson,
+    UnknownFormat,
+    compose,
+    read_vocabulary,
+    with_special_tokens,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, *ROLE_TOKENS.values(), END_OF_TURN)
+"""Always in the vocabulary. A recipe can have more."""
 
-_TOKENIZER_FILE = "tokenizer.json"
+# What others call the token that closes a document. Llama 3 has the second.
+_ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")
 _CONFIG_FILE = "tokenizer_config.json"
 
 
 class Tokenizer:
-    """Text to ids and back. Made by `train`, `from_merges` or `load`."""
+    """Text to ids and back. Made by `train`, `from_merges`, `from_published` or `load`."""
 
-    def __init__(self, engine: tokenizers.Tokenizer) -> None:
-        self._engine = engine
-        self._engine.encode_special_tokens = True  # as text, that is
-        self.vocab_size: int = engine.get_vocab_size()
-        self._special_ids = {token.content: id for id, token in engine.get_added_tokens_decoder().items()}
-        byte_of = {character: byte for byte, character in bpe.byte_characters().items()}
-        special = set(self._special_ids.values())
-        self._token_bytes = [
-            b"" if id in special else bytes(byte_of[character] for character in engine.id_to_token(id) or "")
-            for id in range(self.vocab_size)
-        ]
+    def __init__(self, file: TokenizerJson) -> None:
+        self._file = file
+        vocabulary = read_vocabulary(file)
+        self._engine = Engine(vocabulary)
+        self.vocab_size: int = vocabulary.size
+        self._special_ids = vocabulary.special
+        self._token_bytes = [b""] * self.vocab_size
+        for token, id in vocabulary.ids.items():
+            self._token_bytes[id] = token
+        for spelling, id in vocabulary.spelled.items():
+            self._token_bytes[id] = spelling.encode()
+        self._end_of_text = next((name for name in _ENDS_OF_TEXT if name in self._special_ids), END_OF_TEXT)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, split_pattern: str) -> Self:
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, split_pattern: str, special_tokens: Sequence[str] = ()
+    ) -> Self:
         """Learn a tokenizer from texts. `split_pattern` names one of `bpe.SPLIT_PATTERNS`.
 
-        `vocab_size` counts everything: 256 bytes, merges and special tokens. Texts too few or too uniform for
-        that many merges give a smaller vocabulary. Raises UserError where there is no room for any merge.
+        `vocab_size` counts everything: 256 bytes, merges and special tokens, `special_tokens` among them beside
+        those that are always there. Texts too few or too uniform for that many merges give a smaller vocabulary.
+        Raises UserError where there is no room for any merge.
         """
-        n_special = len(SPECIAL_TOKENS)
+        n_special = len(dict.fromkeys((*SPECIAL_TOKENS, *special_tokens)))
         if vocab_size <= 256 + n_special:
             raise UserError(
                 f"tokenizer.vocab_size: must be more than {256 + n_special}, but is {vocab_size}: "
                 f"256 bytes and {n_special} special tokens are always in the vocabulary."
             )
         pattern = bpe.SPLIT_PATTERNS[split_pattern]
-        return cls.from_merges(bpe.train(texts, vocab_size - n_special, pattern), pattern)
+        return cls.from_merges(bpe.train(texts, vocab_size - n_special, pattern), pattern, special_tokens)
 
     @classmethod
-    def from_merges(cls, merges: list[bpe.Merge], pattern: str) -> Self:
+    def from_merges(cls, merges: list[bpe.Merge], pattern: str, special_tokens: Sequence[str] = ()) -> Self:
         """The tokenizer with these merges, words being what the regular expression `pattern` says."""
-        characters = bpe.byte_characters()
+        return cls(with_special_tokens(compose(merges, pattern), (*SPECIAL_TOKENS, *special_tokens)))
 
-        def spell(token: bytes) -> str:
-            return "".join(characters[byte] for byte in token)
+    @classmethod
+    def from_published(cls, path: Path | str, special_tokens: Sequence[str] = ()) -> Self:
+        """A published tokenizer with its own ids, and after them what it lacks of our special tokens.
 
-        ids = {spell(token): id for id, token in enumerate(bpe.vocabulary(merges))}
-        engine = tokenizers.Tokenizer(models.BPE(ids, [(spell(left), spell(right)) for left, right in merges]))
-        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        engine.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
-        engine.decoder = decoders.ByteLevel()
-        engine.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-        return cls(engine)
+        Its own token for the end of a text is used where it has one. Raises UserError as `read_published` does.
+        """
+        file = read_published(path)
+        known = {entry["content"] for entry in file["added_tokens"]}
+        end_of_text = next((name for name in _ENDS_OF_TEXT if name in known), END_OF_TEXT)
+        return cls(with_special_tokens(file, (end_of_text, *SPECIAL_TOKENS[1:], *special_tokens)))
 
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` into a folder."""
-        atomic_write(Path(folder) / _TOKENIZER_FILE, self._engine.to_str(pretty=True))
+        atomic_write(Path(folder) / TOKENIZER_FILE, json.dumps(self._file, indent=1, ensure_ascii=False))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": END_OF_TEXT,
+            "eos_token": self._end_of_text,
             "pad_token": PAD,
             "clean_up_tokenization_spaces": False,
             "chat_template": CHAT_TEMPLATE,
@@ -92,23 +107,23 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote. Raises UserError where it is not there or not a byte-level tokenizer."""
-        path = Path(folder) / _TOKENIZER_FILE
+        path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise UserError(f"{path}: there is no tokenizer here. Name another folder, or run the tokenizer stage.")
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as problem:  # the engine has no exception of its own
-            raise UserError(
-                f"{path}: is not a byte-level tokenizer, or is damaged ({problem}). Write it anew."
-            ) from problem
+            return cls(json.loads(path.read_text(encoding="utf-8")))
+        except UnknownFormat as problem:
+            raise UserError(f"{path}: is not a byte-level tokenizer, or is damaged: it {problem}.") from problem
+        except ValueError as problem:
+            raise UserError(f"{path}: is not a byte-level tokenizer, or is damaged ({problem}).") from problem
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text. Spellings of special tokens are text like any other."""
-        return self._engine.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, special_tokens: bool = False) -> list[int]:
+        """The ids of a text. What spells a special token is text like any other, unless `special_tokens` is set."""
+        return self._engine.encode(text, special_tokens)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, on all cores."""
-        return [encoding.ids for encoding in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text, (length,) uint32, as fast as this machine can."""
+        return self._engine.encode_batch(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids, without special tokens. What is not UTF-8 becomes U+FFFD."""
@@ -125,29 +140,21 @@ class Tokenizer:
         return self._special_ids[token]
 
     @property
+    def is_accelerated(self) -> bool:
+        """Whether `encode_batch` goes through gigatoken."""
+        return self._engine.is_accelerated
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of all special tokens, by their spelling."""
+        return dict(self._special_ids)
+
+    @property
     def end_of_text_id(self) -> int:
-        """The id of `<|endoftext|>`, which closes every document."""
-        return self.special_id(END_OF_TEXT)
+        """The id of the token that closes every document: `<|endoftext|>`, or what a published tokenizer has for it."""
+        return self.special_id(self._end_of_text)
 
     @property
     def pad_id(self) -> int:
         """The id of `<|pad|>`, which fills places where there is nothing."""
         return self.special_id(PAD)
-
-
-def compression_report(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
-    """How well a tokenizer fits texts, best ones it was not trained on. Words are what white space parts."""
-    encoded = tokenizer.encode_batch(texts)
-    n_bytes = sum(len(text.encode()) for text in texts)
-    n_words = sum(len(text.split()) for text in texts)
-    n_tokens = sum(map(len, encoded))
-    used = {id for ids in encoded for id in ids}
-    return {
-        "documents": len(texts),
-        "bytes": n_bytes,
-        "words": n_words,
-        "tokens": n_tokens,
-        "bytes_per_token": n_bytes / max(n_tokens, 1),
-        "tokens_per_word": n_tokens / max(n_words, 1),
-        "used_fraction_of_vocabulary": len(used) / tokenizer.vocab_size,
-    }
