@@ -173,7 +173,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
-        version=2,
+        version=3,
     ),
     Stage(
         name="tokenizer",
@@ -199,6 +199,7 @@ STAGES = (
         settings=_finetune_settings,
         run=_run_finetune,
         sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
+        version=2,
     ),
     Stage(
         name="evaluation",

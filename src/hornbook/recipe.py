@@ -205,8 +205,9 @@ class CorpusSection(Section):
     cleaning: CleaningSection = Field(CleaningSection(), description="Repairs made to every document.")
     filters: FilterSection = Field(FilterSection(), description="Quality rules; off switches one off.")
     deduplicate: Literal["none", "exact", "minhash"] = Field(
-        "exact",
-        description="Which duplicates to drop: none, exact ones (the same words), or with minhash near ones, too.",
+        "minhash",
+        description="Which duplicates to drop: none, exact ones (the same words), or with minhash near ones, too, so "
+        "that no document of the validation split has its like in the training split.",
     )
     deduplicate_threshold: float = Field(
         0.75,

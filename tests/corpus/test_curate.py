@@ -20,7 +20,8 @@ WORLD = StoryworldSection(stories=150, echoes=20, still_lives=20, puzzles=10, en
 
 
 def run(folder: Path, world: StoryworldSection = WORLD, **settings):
-    return curate(CorpusSection(**settings), world, folder)
+    # The sound texts are near-duplicates of each other.
+    return curate(CorpusSection(**{"deduplicate": "exact"} | settings), world, folder)
 
 
 def rows(folder: Path, name: str) -> list[dict]:

@@ -4,27 +4,20 @@ import gzip
 import json
 import random
 
-import pyarrow
 import pyarrow.parquet
 import pytest
 
 from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
-from hornbook.corpus.decontaminate import find_overlaps, index_passages
-from hornbook.corpus.deduplicate import plain
-from hornbook.corpus.engine import load_daft
+from hornbook.corpus.decontaminate import find_overlaps
+from hornbook.corpus.deduplicate import plain_texts
+from hornbook.corpus.passages import index_passages
 from hornbook.recipe import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
 
 WORLD = StoryworldSection(stories=600, echoes=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0)
 WORDS_BETWEEN_EDITS = 16
-
-
-def plain_column(texts: list[str]) -> pyarrow.Array:
-    daft = load_daft()
-    column = daft.from_pydict({"text": texts}).select(plain(daft.col("text")).alias("text")).to_arrow()["text"]
-    return column.combine_chunks()
 
 
 def found(texts: list[str], benchmarks: list[Benchmark]) -> list[set[tuple[str, str]]]:
@@ -35,7 +28,7 @@ def found(texts: list[str], benchmarks: list[Benchmark]) -> list[set[tuple[str, 
             (benchmarks[number].name, benchmarks[number].items[item].id)
             for number, item in (passages.item[overlap["passage"]] for overlap in overlaps)
         }
-        for overlaps in find_overlaps(plain_column(texts), passages)
+        for overlaps in find_overlaps(plain_texts(texts), passages)
     ]
 
 
@@ -64,7 +57,7 @@ def comprehension() -> Benchmark:
 
 
 def test_the_worlds_own_stories_give_nothing_away(clean, comprehension):
-    assert not any(found(clean, [comprehension, suite("facts", 200)]))
+    assert not any(found(clean, [comprehension, suite("facts", 1000)]))
 
 
 def test_every_item_that_stands_in_a_document_is_found(clean, comprehension):
@@ -104,6 +97,30 @@ def test_a_question_with_another_number_is_another_question():
     assert not any(hit for text, hit in zip(other, hits[len(texts) :], strict=True) if text.lower() not in held_out)
 
 
+def test_one_word_of_a_short_question_may_be_edited(clean):
+    questions = [
+        "Why does an old lighthouse keeper count his lamps twice?",
+        "Name the river that turned back after the great flood of spring.",
+    ]
+    benchmark = Benchmark("quiz", [Item(str(n), (text,)) for n, text in enumerate(questions)])
+    rng = random.Random(2)
+    planted = [f"{clean[n]} {lightly_edited(rng, questions[n % 2])} {clean[-n]}" for n in range(40)]
+    assert found(planted, [benchmark]) == [{("quiz", str(n % 2))} for n in range(40)]
+
+
+def test_where_another_item_differs_in_one_word_a_short_question_must_stand_as_it_is():
+    question = "How many legs does a healthy grown {} usually have?"
+    benchmark = Benchmark("quiz", [Item(kind, (question.format(kind),)) for kind in ("spider", "beetle")])
+    texts = [question.format(kind) for kind in ("spider", "crab")]
+    assert found(texts, [benchmark]) == [{("quiz", "spider")}, set()]
+
+
+def test_options_of_one_item_that_differ_in_one_word_are_found_with_an_edit():
+    options = tuple(f"The price of bread in that town would slowly {verb} again" for verb in ("rise", "fall"))
+    benchmark = Benchmark("quiz", [Item("1", options)])
+    assert found([options[0].replace("town", "village")], [benchmark]) == [{("quiz", "1")}]
+
+
 def test_short_passages_and_what_many_items_share_prove_nothing():
     template = "Which of the following is the best reason for what the person in the story did on that day"
     benchmark = Benchmark("quiz", [Item(str(n), (template, f"Why number {n}?", "Yes.")) for n in range(30)])
@@ -133,7 +150,7 @@ def test_the_receipt_says_which_document_gave_away_which_item(tmp_path, write_js
     texts[20] = f"{sound_text(200)} {question.lower()} Nobody knew."
     source = write_jsonl("train.jsonl", texts)
     report = curate(
-        CorpusSection(source=f"files:{source}", validation_fraction=0.2),
+        CorpusSection(source=f"files:{source}", validation_fraction=0.2, deduplicate="exact"),
         StoryworldSection(),
         tmp_path / "out",
         read_benchmarks([f"files:{tmp_path}/quiz.jsonl"]),
@@ -166,13 +183,13 @@ def test_real_benchmarks_are_found_in_real_stories_and_nowhere_else(real_data):
     benchmarks = read_benchmarks(f"files:{real_data}/benchmarks/{name}.jsonl.gz" for name in names)
     assert len(stories) > 10_000
     assert not any(found(stories, benchmarks))
-    passages = index_passages(benchmarks)
-    distinctive = sorted({number for number, n_words in enumerate(passages.n_words) if n_words >= WORDS_BETWEEN_EDITS})
+    texts = sorted({text for benchmark in benchmarks for item in benchmark.items for text in item.passages})
+    lengths = [len(text.split()) for text in plain_texts(texts).to_pylist()]
     rng = random.Random(1)
-    chosen = [passages.item[number] for number in rng.sample(distinctive, 1000)]
-    longest = [max(benchmarks[b].items[i].passages, key=lambda text: len(text.split())) for b, i in chosen]
-    for edited, least in ((False, 1.0), (True, 0.95)):
-        texts = [lightly_edited(rng, text) if edited else text for text in longest]
-        planted = [f"{stories[n]}\n{text}\n{stories[-n]}" for n, text in enumerate(texts)]
-        hits = [bool(items) for items in found(planted, benchmarks)]
-        assert sum(hits) >= least * len(hits)
+    # Of eight words an edit leaves seven, which prove something only where they stand on both sides of it.
+    for fewest, most, least_edited in ((8, 10_000, 0.95), (9, 15, 0.95), (8, 8, 0.65)):
+        chosen = rng.sample([t for t, n in zip(texts, lengths, strict=True) if fewest <= n <= most], 1000)
+        for least, passages in ((1.0, chosen), (least_edited, [lightly_edited(rng, text) for text in chosen])):
+            planted = [f"{stories[n]}\n{text}\n{stories[-n]}" for n, text in enumerate(passages)]
+            hits = [bool(items) for items in found(planted, benchmarks)]
+            assert sum(hits) >= least * len(hits), (fewest, most, least)

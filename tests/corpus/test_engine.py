@@ -1,5 +1,6 @@
 """The engine is quiet, goes on after a kill, and gives the same bytes on one machine and on a Ray cluster."""
 
+import gzip
 import json
 import os
 import signal
@@ -44,10 +45,11 @@ CURATE = """
 import sys
 from pathlib import Path
 from hornbook.corpus import curate as module, sources, staging
+from hornbook.corpus.benchmarks import Benchmark, Item
 from hornbook.corpus.curate import curate
 from hornbook.recipe import CorpusSection, StoryworldSection
 
-engine, folder, wait = sys.argv[1:]
+engine, folder, texts, wait = sys.argv[1:]
 staging.STAGED_BYTES = sources.BYTES_IN_TURN = 200_000
 world = StoryworldSection(stories=1500, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=300)
 
@@ -58,29 +60,48 @@ def progress(documents, n_bytes):
 
 if __name__ == "__main__":
     module.DOCUMENTS_PER_SHARD = 700
-    curate(CorpusSection(engine=engine, deduplicate="minhash"), world, Path(folder), progress=progress)
+    question = "How did the lame miller of that village carry nine sacks over the frozen river"
+    benchmark = Benchmark("quiz", [Item("1", (question,))])
+    section = CorpusSection(source=["storyworld", f"files:{texts}/*"], weights=[1, 1.5], engine=engine)
+    curate(section, world, Path(folder), [benchmark], progress)
 """
 
 
-def command(engine: str, folder: Path, wait: str = "go") -> list[str]:
-    return [sys.executable, "-c", CURATE, engine, str(folder), wait]
+def command(engine: str, folder: Path, texts: Path, wait: str = "go") -> list[str]:
+    return [sys.executable, "-c", CURATE, engine, str(folder), str(texts), wait]
 
 
 def shards(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+    """The shards, and the receipt of what they may not give away."""
+    return {path.name: path.read_bytes() for path in [*folder.glob("*.parquet"), *folder.glob("decontamination.json")]}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> tuple[dict[str, bytes], int]:
+def texts(tmp_path_factory) -> Path:
+    """A folder with files of several kinds, something broken in one of them, and a benchmark's question in another."""
+    folder = tmp_path_factory.mktemp("texts")
+    tale = "In the year {} the miller of that village had {} sacks of flour, and the river was frozen.\n"
+    lines = [json.dumps({"text": tale.format(year, year % 17) * 3}) for year in range(1600, 1900)]
+    lines[7] = "no json"
+    with gzip.open(folder / "tales.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    asked = "How did the lame miller of that village carry ten sacks over the frozen river? Nobody can say it now."
+    (folder / "asked.txt").write_text(asked, encoding="utf-8")
+    (folder / "page.html").write_text(f"<html><body><p>{tale.format(1500, 3) * 9}</p></body></html>", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, texts) -> tuple[dict[str, bytes], int]:
     """The shards of a run that nobody disturbs, and how many documents it judged."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    done = subprocess.run(command("local", folder), check=True, capture_output=True, text=True)
+    done = subprocess.run(command("local", folder, texts), check=True, capture_output=True, text=True)
     return shards(folder), int(done.stdout.splitlines()[-1])
 
 
-def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_again(tmp_path, uninterrupted):
+def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_again(tmp_path, texts, uninterrupted):
     child = subprocess.Popen(
-        command("local", tmp_path, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command("local", tmp_path, texts, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     while int(child.stdout.readline()) <= 900:
         pass
@@ -91,8 +112,9 @@ def test_after_kill_9_the_same_bytes_come_out_and_what_was_staged_is_not_judged_
     assert n_staged > 0
     assert not shards(tmp_path)
     (tmp_path / ".staging" / ".staged-00099.parquet.tmp-1").write_bytes(b"half of a file")
-    done = subprocess.run(command("local", tmp_path), check=True, capture_output=True, text=True)
+    done = subprocess.run(command("local", tmp_path, texts), check=True, capture_output=True, text=True)
     expected, n_documents = uninterrupted
+    assert json.loads(expected["decontamination.json"])["documents_removed"] == 1
     assert int(done.stdout.splitlines()[-1]) == n_documents - n_staged
     assert shards(tmp_path) == expected
     assert not (tmp_path / ".staging").exists()
@@ -113,7 +135,7 @@ def test_without_ray_its_engine_is_refused_with_what_to_install(monkeypatch):
 
 
 @pytest.mark.cluster
-def test_a_ray_cluster_gives_the_same_bytes_as_one_machine(tmp_path, uninterrupted):
+def test_a_ray_cluster_gives_the_same_bytes_as_one_machine(tmp_path, texts, uninterrupted):
     pytest.importorskip("ray")
-    subprocess.run(command("ray", tmp_path), check=True, capture_output=True, text=True)
+    subprocess.run(command("ray", tmp_path, texts), check=True, capture_output=True, text=True)
     assert shards(tmp_path) == uninterrupted[0]

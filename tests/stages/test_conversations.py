@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from hornbook.corpus.benchmarks import Benchmark, Item
 from hornbook.errors import UserError
 from hornbook.recipe import StoryworldSection
-from hornbook.stages.conversations import read_conversations
+from hornbook.stages.conversations import decontaminate, read_conversations
 from hornbook.storyworld.conversations import conversations
 from hornbook.tokenizer.chat import check_messages
 
@@ -164,3 +165,30 @@ def test_real_instructions_are_all_conversations(real_data: Path, name: str, n_c
         check_messages(talk, before_answer=False)
     assert sum(len(talk[1]["content"]) > 20 for talk in found) > 0.9 * len(found)
     assert any("\n\n" in talk[0]["content"] for talk in found)
+
+
+def test_what_gives_a_question_away_is_left_out_with_a_receipt_and_the_others_keep_their_numbers() -> None:
+    question = "Why did the old ferryman count his seven silver coins before he untied the rope?"
+    benchmark = Benchmark("quiz", [Item("7", (question,))])
+    talks = [
+        asked_and_answered("Say hello.", "Hello."),
+        asked_and_answered(question.replace("old", "tired"), "To be sure."),
+        asked_and_answered("What did he do?", f"You asked: {question.upper()}"),
+        asked_and_answered("Why did the old ferryman count?", "To be sure."),
+    ]
+    kept, receipt = decontaminate(talks, [benchmark])
+    assert kept == [(0, talks[0]), (3, talks[3])]
+    assert receipt["documents_removed"] == 2
+    assert [(entry["document"], entry["benchmark"], entry["item"]) for entry in receipt["removed"]] == [
+        ("1", "quiz", "7"),
+        ("2", "quiz", "7"),
+    ]
+    assert receipt["removed"][0]["overlap"].startswith("why did the tired ferryman count")
+
+
+def test_without_benchmarks_every_conversation_stays() -> None:
+    talks = [asked_and_answered("Say hello.", "Hello.")]
+    kept, receipt = decontaminate(talks, [])
+    assert kept == [(0, talks[0])]
+    assert receipt["documents_removed"] == 0
+    assert decontaminate([], [])[0] == []

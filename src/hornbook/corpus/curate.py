@@ -22,10 +22,11 @@ import pyarrow.parquet
 
 from hornbook.corpus import cleaning, deduplicate, filters, minhash, mixing
 from hornbook.corpus.benchmarks import Benchmark
-from hornbook.corpus.decontaminate import CONTAMINATED, Passages, Receipt, index_passages, overlaps
+from hornbook.corpus.decontaminate import CONTAMINATED, Receipt, overlaps
 from hornbook.corpus.engine import load_daft, use_engine
 from hornbook.corpus.files import find_files
 from hornbook.corpus.histogram_picture import draw_histograms
+from hornbook.corpus.passages import Passages, index_passages
 from hornbook.corpus.report import ReportWriter
 from hornbook.corpus.sources import read_in_turn, read_sources
 from hornbook.corpus.staging import SIGNATURE, Staging

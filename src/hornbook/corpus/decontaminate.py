@@ -1,24 +1,10 @@
 """Decontamination: documents that give away what a benchmark asks are dropped, with a receipt.
 
-A benchmark is a list of items, an item a few passages: its context, its question, its longer answers. A
-document gives a passage away where it has the passage's words nearly in a row: enough of its runs of RUN_WORDS
-words, within a stretch not much longer than the passage. GPT-3 asks for one shared run of 13 words (Brown et al.
-2020, appendix C), which a word changed in the middle of a sentence hides, and which two texts of the same
-template share. Here, as in Llama 2 (Touvron et al. 2023, appendix A.6), what counts is the share of the passage
-that is found:
-
-- Passages of fewer than MIN_PASSAGE_WORDS words prove nothing, nor do runs that stand in more than MAX_PASSAGES
-  of a benchmark's passages: those are its template ("Which of the following is"). What is left of a passage must
-  be MIN_RUNS runs or more.
-- One edit in every WORDS_PER_EDIT words is forgiven, and an edit spoils up to RUN_WORDS runs. Where a passage is made
-  from a template, one for every WORDS_PER_EDIT runs that count: so none in short ones, where another number makes
-  another question.
-- At least MIN_RUNS must be found, which is eight words in a row.
+What counts as given away stands in `passages`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -26,97 +12,17 @@ import pyarrow
 import pyarrow.compute
 
 from hornbook.corpus.benchmarks import Benchmark
-from hornbook.corpus.deduplicate import plain
 from hornbook.corpus.engine import load_daft
 from hornbook.corpus.ngrams import ngrams
+from hornbook.corpus.passages import RUN_WORDS, Passages
+from hornbook.corpus.short_passages import ShortPassage
 
 if TYPE_CHECKING:
     from daft import Expression
 
 # The reason with which such documents are dropped.
 CONTAMINATED = "contaminated"
-RUN_WORDS = 5
-MIN_PASSAGE_WORDS = 8
-MIN_RUNS = MIN_PASSAGE_WORDS - RUN_WORDS + 1
-MAX_PASSAGES = 10
-WORDS_PER_EDIT = 12
 OVERLAP_CHARACTERS = 500
-
-
-@dataclass(frozen=True)
-class Passages:
-    """The passages of all benchmarks, ready to be looked for.
-
-    Attributes:
-        item: for each passage the number of its benchmark and of its item there. One that stands in several items
-            counts once, for the first.
-        n_words: its length.
-        n_runs: how many of its runs count.
-        n_needed: how many of them, at least, a document must have to give it away.
-        run: the runs that count, sorted hashes, each once for every passage it stands in.
-        passage: the passage of each of `run`.
-        may_occur: bits, of which that of each of `run` is set. Most runs of most documents stand in no passage,
-            and one look at a bit tells.
-    """
-
-    item: tuple[tuple[int, int], ...]
-    n_words: numpy.ndarray
-    n_runs: numpy.ndarray
-    n_needed: numpy.ndarray
-    run: numpy.ndarray
-    passage: numpy.ndarray
-    may_occur: numpy.ndarray
-
-
-def index_passages(benchmarks: Iterable[Benchmark]) -> Passages:
-    """Index what is distinctive of each passage; those of which too little is left cannot be found."""
-    items: list[tuple[int, int]] = []
-    parts = [_empty_part()]
-    for number, benchmark in enumerate(benchmarks):
-        named = [(n, passage) for n, item in enumerate(benchmark.items) for passage in item.passages]
-        own, part = _index_benchmark(named, len(items))
-        items += [(number, item) for item in own]
-        parts.append(part)
-    n_words, n_runs, n_needed, run, passage = (numpy.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = numpy.argsort(run, kind="stable")
-    bits = numpy.zeros(max(8, 1 << (16 * len(run)).bit_length()), dtype=bool)
-    bits[run & numpy.uint64(len(bits) - 1)] = True
-    may_occur = numpy.packbits(bits, bitorder="little")
-    return Passages(tuple(items), n_words, n_runs, n_needed, run[order], passage[order], may_occur)
-
-
-def _empty_part() -> tuple[numpy.ndarray, ...]:
-    counts = [numpy.empty(0, dtype=numpy.int64) for _ in range(3)]
-    return (*counts, numpy.empty(0, dtype=numpy.uint64), numpy.empty(0, dtype=numpy.int64))
-
-
-def _index_benchmark(named: list[tuple[int, str]], first: int) -> tuple[list[int], tuple[numpy.ndarray, ...]]:
-    """The items whose passages can be found, and columns for `Passages`; passages are numbered from `first`."""
-    if not named:
-        return [], _empty_part()
-    daft = load_daft()
-    words = daft.from_pydict({"text": [text for _, text in named]}).select(plain(daft.col("text"))).to_pydict()["text"]
-    distinct: dict[str, int] = {}
-    for (item, _), text in zip(named, words, strict=True):
-        distinct.setdefault(text, item)
-    n_words = numpy.array([len(text.split()) for text in distinct])
-    pieces = list(ngrams(pyarrow.array(distinct, pyarrow.large_string()), RUN_WORDS))
-    pairs = numpy.unique(
-        numpy.rec.fromarrays([numpy.concatenate([getattr(p, name) for p in pieces]) for name in ("hash", "document")])
-    )
-    hashes, passage = pairs["f0"], pairs["f1"]
-    _, which, n_passages = numpy.unique(hashes, return_inverse=True, return_counts=True)
-    counts = n_passages[which] <= MAX_PASSAGES
-    n_runs = numpy.bincount(passage[counts], minlength=len(n_words))
-    has_template = n_runs < numpy.bincount(passage, minlength=len(n_words))
-    n_edits = numpy.where(has_template, n_runs, n_runs + RUN_WORDS - 1) // WORDS_PER_EDIT
-    n_needed = numpy.maximum(MIN_RUNS, n_runs - RUN_WORDS * n_edits)
-    can_be_found = (n_words >= MIN_PASSAGE_WORDS) & (n_runs >= MIN_RUNS)
-    number = numpy.cumsum(can_be_found) - 1 + first
-    counts &= can_be_found[passage]
-    items = [item for item, is_found in zip(distinct.values(), can_be_found.tolist(), strict=True) if is_found]
-    columns = (n_words, n_runs, n_needed)
-    return items, (*(c[can_be_found] for c in columns), hashes[counts], number[passage[counts]])
 
 
 def overlaps(plain_text: "Expression", passages: Passages) -> "Expression":
@@ -145,6 +51,7 @@ def find_overlaps(texts: pyarrow.Array, passages: Passages) -> list[list[dict[st
     found: list[list[dict[str, Any]]] = [[] for _ in range(len(texts))]
     if not len(passages.run):
         return found
+    latest, words = -1, [""]
     for piece in ngrams(texts, RUN_WORDS):
         candidates = numpy.flatnonzero(_may_occur(piece.hash, passages.may_occur))
         hashes = piece.hash[candidates]
@@ -161,16 +68,16 @@ def find_overlaps(texts: pyarrow.Array, passages: Passages) -> list[list[dict[st
         for first, size in zip(firsts[is_enough].tolist(), sizes[is_enough].tolist(), strict=True):
             group = order[first : first + size]
             number, document = int(passage[group[0]]), int(piece.document[row[group[0]]])
-            hit = _densest(piece.word[row[group]], piece.hash[row[group]], int(passages.n_words[number]))
-            if hit.n_runs >= passages.n_needed[number]:
-                words = texts[document].as_py().split()[hit.first_word : hit.last_word + RUN_WORDS]
-                found[document].append(
-                    {
-                        "passage": number,
-                        "share": hit.n_runs / int(passages.n_runs[number]),
-                        "overlap": " ".join(words)[:OVERLAP_CHARACTERS],
-                    }
-                )
+            if document != latest:
+                latest, words = document, texts[document].as_py().split()
+            places = piece.word[row[group]]
+            if number in passages.short:
+                hit = _nearby(places, words, passages.short[number])
+            else:
+                hit = _densest(places, piece.hash[row[group]], passages, number)
+            if hit is not None:
+                overlap = " ".join(words[hit.start : hit.stop])[:OVERLAP_CHARACTERS]
+                found[document].append({"passage": number, "share": hit.share, "overlap": overlap})
     return found
 
 
@@ -179,29 +86,48 @@ def _may_occur(hashes: numpy.ndarray, bits: numpy.ndarray) -> numpy.ndarray:
     return bits[place >> numpy.uint64(3)] >> (place & numpy.uint64(7)).astype(numpy.uint8) & 1
 
 
-class _Stretch(NamedTuple):
-    n_runs: int
-    first_word: int
-    last_word: int
+class _Hit(NamedTuple):
+    """What a document has of a passage: the share of it, the first word and that after the last."""
+
+    share: float
+    start: int
+    stop: int
 
 
-def _densest(words: numpy.ndarray, hashes: numpy.ndarray, n_words: int) -> _Stretch:
-    """The stretch with the most different runs, no longer than a passage with every other word doubled."""
-    best = _Stretch(0, 0, 0)
-    longest = 3 * n_words // 2
+def _nearby(places: numpy.ndarray, words: list[str], passage: ShortPassage) -> _Hit | None:
+    """Where the document has a short passage, around one of its runs, which are at `places`."""
+    n_words = len(passage.words)
+    for place in places.tolist():
+        first = max(0, place - n_words)
+        span = passage.find(words[first : place + RUN_WORDS + n_words])
+        if span is not None:
+            start, stop = (first + word for word in span)
+            return _Hit(1.0 if words[start:stop] == passage.words else 1 - 1 / n_words, start, stop)
+    return None
+
+
+def _densest(places: numpy.ndarray, hashes: numpy.ndarray, passages: Passages, number: int) -> _Hit | None:
+    """The stretch with the most different runs, no longer than the passage with every other word doubled.
+
+    None where these are not enough.
+    """
+    most, best_start, best_stop = 0, 0, 0
+    longest = 3 * int(passages.n_words[number]) // 2
     within: dict[int, int] = {}
     start = 0
-    for word, run in zip(words.tolist(), hashes.tolist(), strict=True):
+    for place, run in zip(places.tolist(), hashes.tolist(), strict=True):
         within[run] = within.get(run, 0) + 1
-        while word - words[start] > longest:
+        while place - places[start] > longest:
             oldest = int(hashes[start])
             within[oldest] -= 1
             if not within[oldest]:
                 del within[oldest]
             start += 1
-        if len(within) > best.n_runs:
-            best = _Stretch(len(within), int(words[start]), word)
-    return best
+        if len(within) > most:
+            most, best_start, best_stop = len(within), int(places[start]), place + RUN_WORDS
+    if most < passages.n_needed[number]:
+        return None
+    return _Hit(most / int(passages.n_runs[number]), best_start, best_stop)
 
 
 class Receipt:

@@ -5,9 +5,11 @@ disk, are needed, so it is done in one place, and the outcome cannot depend on t
 works.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy
+import pyarrow
 
 from hornbook.corpus.engine import load_daft
 
@@ -22,6 +24,15 @@ NEAR_DUPLICATE = "near_duplicate"
 def plain(text: "Expression") -> "Expression":
     """The words of a text: in small letters, without ASCII's punctuation, parted by single blanks."""
     return load_daft().functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
+
+
+def plain_texts(texts: Sequence[str]) -> pyarrow.Array:
+    """The words of some texts that are at hand, as `plain` gives them."""
+    daft = load_daft()
+    column = pyarrow.array(texts, pyarrow.large_string())
+    return (
+        daft.from_arrow(pyarrow.table({"text": column})).select(plain(daft.col("text"))).to_arrow()[0].combine_chunks()
+    )
 
 
 def text_key(plain_text: "Expression") -> "Expression":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # What the extractor's own rules leave in: captions and boxes that lead elsewhere, which have such a word in
 # their class, and the banner of the whole site (not the header of an article, which has its title). Longer
-# lists were tried with benchmarks/extraction.py, and lost as much good text as they removed furniture.
+# lists were tried with benchmarks/corpus.py extraction, and lost as much good text as they removed furniture.
 FURNITURE = ("caption", "related")
 SITE_BANNER = "body > header"
 

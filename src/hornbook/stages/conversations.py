@@ -8,11 +8,17 @@ guessed at.
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+
+from hornbook.corpus.benchmarks import Benchmark
+from hornbook.corpus.decontaminate import Receipt, find_overlaps
+from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.files import find_files
+from hornbook.corpus.passages import index_passages
 from hornbook.errors import UserError
 from hornbook.recipe import StoryworldSection
 from hornbook.storyworld.conversations import conversations as storyworld_conversations
@@ -34,6 +40,26 @@ def read_conversations(sources: Sequence[str], world: StoryworldSection) -> Iter
                 yield from _read_file(path)
         else:
             raise UserError(f"finetune.source: {source!r} is neither storyworld nor files:PATH")
+
+
+def decontaminate(
+    conversations: Iterable[Sequence[Message]], benchmarks: Sequence[Benchmark]
+) -> tuple[list[tuple[int, Sequence[Message]]], dict[str, Any]]:
+    """The conversations that give away no item of a benchmark, each with its number, and a receipt of the others.
+
+    What gives an item away is the same as in the corpus, and so is the receipt (see `corpus.decontaminate`); a
+    document is there the number of a conversation among all, from 0.
+    """
+    talks = list(conversations)
+    passages = index_passages(benchmarks)
+    receipt = Receipt(benchmarks, passages)
+    found = find_overlaps(plain_texts(["\n".join(turn["content"] for turn in talk) for talk in talks]), passages)
+    touched = [number for number in range(len(talks)) if found[number]]
+    if touched:
+        ids, overlaps = [str(number) for number in touched], [found[number] for number in touched]
+        receipt.add(pyarrow.table({"id": ids, "source": ["conversations"] * len(touched), "overlaps": overlaps}))
+    kept = [(number, talk) for number, talk in enumerate(talks) if not found[number]]
+    return kept, receipt.finish()
 
 
 def _read_file(path: Path) -> Iterator[Sequence[Message]]:

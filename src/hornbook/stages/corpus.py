@@ -34,7 +34,7 @@ def run(context: StageContext) -> dict[str, Any]:
             speed = documents / (time.monotonic() - started)
             status.update(f"{doing}: {documents:,} so far, {n_bytes / 1e6:,.0f} MB, {speed:,.0f} documents a second")
 
-        report = curate(recipe.corpus, recipe.storyworld, context.stage.path, _benchmarks(recipe), show)
+        report = curate(recipe.corpus, recipe.storyworld, context.stage.path, benchmarks_of(recipe), show)
     _print_report(report, context.stage.path / "histograms.svg", context.console)
     counts, generator = report["documents"], report["generator"]
     return {
@@ -57,8 +57,8 @@ def questions_looked_for(recipe: Recipe) -> int:
     return -(-recipe.evaluate.questions_per_suite // QUESTIONS_AT_ONCE) * QUESTIONS_AT_ONCE
 
 
-def _benchmarks(recipe: Recipe) -> list[Benchmark]:
-    """All that the recipe evaluates, and the files that it names besides."""
+def benchmarks_of(recipe: Recipe) -> list[Benchmark]:
+    """What nothing that is trained on may give away: all that the recipe evaluates, and the files that it names."""
     n_questions = questions_looked_for(recipe)
     suites = []
     for suite in recipe.evaluate.suites:
@@ -92,8 +92,21 @@ def _print_report(report: dict[str, Any], histograms: Path, console: Console) ->
             "A rule's recall is that of the kinds of mess that it is meant for; – where these pages cannot say.",
             highlight=False,
         )
+        console.print(_kinds_of_mess(quality["by_label"]))
     console.print(f"{report['raw_megabytes_per_second']:.1f} MB of raw text a second", highlight=False)
     console.print(f"Lengths and scores: {escape(str(histograms))}", highlight=False, soft_wrap=True)
+
+
+def _kinds_of_mess(by_label: dict[str, dict[str, int]]) -> Table:
+    """What became of the pages with each kind of mess; a page may have several."""
+    table = Table("kind of mess", title="Pages whose answer is known", title_justify="left")
+    for name in ("pages", "dropped", "kept and restored exactly"):
+        table.add_column(name, justify="right")
+    for label, counts in by_label.items():
+        n_pages = counts["documents"]
+        shares = (_percent(counts.get(name, 0) / n_pages) for name in ("dropped", "restored_exactly"))
+        table.add_row(label, f"{n_pages:,}", *shares)
+    return table
 
 
 def _amount(entry: dict[str, Any]) -> tuple[str, str]:

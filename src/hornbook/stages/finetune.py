@@ -5,9 +5,11 @@ from typing import Any
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.errors import UserError
 from hornbook.model.huggingface import load_pretrained
+from hornbook.run_directory import write_json
 from hornbook.runtime import derive_seed
 from hornbook.stages.context import StageContext
-from hornbook.stages.conversations import read_conversations
+from hornbook.stages.conversations import decontaminate, read_conversations
+from hornbook.stages.corpus import benchmarks_of
 from hornbook.stages.start import start_from
 from hornbook.stages.training import train_stage
 from hornbook.tokenizer.chat import render
@@ -18,6 +20,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """Train on conversations; see `train_stage` for what is written and returned.
 
     A conversation that is longer than a row is left out and counted: cut, it would lose what its answers are about.
+    So is one that gives away what the recipe evaluates; `decontamination.json` says which ones, and why.
     """
     section = context.recipe.finetune
     if section is None:
@@ -33,7 +36,11 @@ def run(context: StageContext) -> dict[str, Any]:
     training: list[DocumentTokens] = []
     validation: list[DocumentTokens] = []
     n_too_long = 0
-    for number, messages in enumerate(read_conversations(section.source, context.recipe.storyworld)):
+    conversations = read_conversations(section.source, context.recipe.storyworld)
+    clean, receipt = decontaminate(conversations, benchmarks_of(context.recipe))
+    write_json(context.stage.path / "decontamination.json", receipt)
+    n_contaminated = receipt["documents_removed"]
+    for number, messages in clean:
         ids, mask = render(messages, tokenizer)
         if len(ids) > row_tokens:
             n_too_long += 1
@@ -44,13 +51,18 @@ def run(context: StageContext) -> dict[str, Any]:
     if not training or not validation:
         raise UserError(
             f"finetune: {len(training)} conversations to train on and {len(validation)} to validate with are left "
-            f"({n_too_long} are longer than a row of {row_tokens} tokens). Give more of them, or longer rows."
+            f"({n_too_long} are longer than a row of {row_tokens} tokens, {n_contaminated} give away what is "
+            "evaluated). Give more of them, or longer rows."
         )
     context.console.print(
         f"{len(training):,} conversations to train on, {len(validation):,} to validate with; "
-        f"{n_too_long:,} left out as longer than a row",
+        f"{n_too_long:,} left out as longer than a row, {n_contaminated:,} as giving away what is evaluated",
         highlight=False,
     )
     documents = MemoryDocuments(training), MemoryDocuments(validation)
     facts = train_stage(context, section, model, tokenizer, *documents, few_labels=True)
-    return facts | {"conversations": len(training) + len(validation), "conversations_too_long": n_too_long}
+    return facts | {
+        "conversations": len(training) + len(validation),
+        "conversations_too_long": n_too_long,
+        "conversations_contaminated": n_contaminated,
+    }

@@ -70,11 +70,14 @@ def edit_text(
         line = _CITATION.sub("", whole) if "[" in whole else whole
         if ends_with_punctuation and (not line.endswith(TERMINAL_PUNCTUATION) or line.endswith("...")):
             continue
-        # The published code counts words before it takes out citations.
-        words = whole.split()
-        if min_words is not None and len(words) < min_words:
+        # The published code counts words before it takes out citations. No further word is parted than is needed.
+        if min_words is not None and len(whole.split(None, min_words - 1)) < min_words:
             continue
-        if max_word_length is not None and max(map(len, words), default=0) > max_word_length:
+        if (
+            max_word_length is not None
+            and len(whole) > max_word_length
+            and max(map(len, whole.split())) > max_word_length
+        ):
             continue
         if has_notice and _has_notice(line):
             continue

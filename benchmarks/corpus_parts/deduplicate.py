@@ -1,6 +1,6 @@
 """MinHash deduplication against exact Jaccard over all pairs of real texts, and its speed beside datatrove's.
 
-    python benchmarks/deduplicate.py FILE.jsonl.gz [FILE.txt.gz ...] [--peer-python PYTHON]
+    python benchmarks/corpus.py deduplicate FILE.jsonl.gz [FILE.txt.gz ...] [--peer-python PYTHON]
 
 Edited copies are planted among real texts so that their Jaccard similarity to the original is spread over 0.4 to
 1. The truth is the exact similarity of all pairs, counted with Python's own words and sets, not with the code under
@@ -186,7 +186,3 @@ def main() -> None:
             sample = texts[: options.peer_documents]
             source = write(folder / "sample.jsonl", sample)
             report_speed(source, folder, len(sample), options.peer_python, options.repeats, options.peer_workers)
-
-
-if __name__ == "__main__":
-    main()

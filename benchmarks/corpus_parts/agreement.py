@@ -1,6 +1,6 @@
 """Do our quality rules keep and drop the same documents as datatrove's filters?
 
-    python benchmarks/corpus_agreement.py --peer-python VENV/bin/python --data FOLDER [--to disagreements.jsonl]
+    python benchmarks/corpus.py agreement --peer-python VENV/bin/python --data FOLDER [--to disagreements.jsonl]
 
 VENV has datatrove 0.10.1, spacy and regex. FOLDER/web has the web samples. Both sides judge the same documents,
 first with the same splitter into words and sentences (our patterns, in datatrove's place for a tokenizer), then
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pyarrow
-from datatrove_peer import SECTIONS, Worker, read_web_samples
+from corpus_parts.datatrove_peer import SECTIONS, Worker, read_web_samples
 
 from hornbook.corpus import filters
 from hornbook.corpus.text_batch import text_batches
@@ -87,7 +87,3 @@ def measured(text: str, section: FilterSection) -> dict[str, list[float]]:
         for name, threshold in thresholds.items()
         if threshold is not None
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The peer of deduplicate.py: datatrove's four stages of MinHash, run by an interpreter that has datatrove.
+"""datatrove's four stages of MinHash, run for `deduplicate` by an interpreter that has datatrove.
 
     python datatrove_minhash.py IN.jsonl WORK WORKERS
 

@@ -1,6 +1,6 @@
 """How well, and how fast, the text of web pages is found, beside Trafilatura on the same pages in the same run.
 
-    python benchmarks/extraction.py --data FOLDER --peer-python PATH [--rounds 3]
+    python benchmarks/corpus.py extraction --data FOLDER --peer-python PATH [--rounds 3]
 
 FOLDER holds `web/trafilatura_gold.jsonl.gz`, `web/trafilatura_pages.tar.gz` and `web/readability_pages.tar.gz`;
 PATH is a Python that has Trafilatura installed. Two measures:
@@ -157,7 +157,3 @@ def _members(path: Path) -> list[tuple[str, bytes]]:
             if file is not None:
                 found.append((member.name, file.read()))
     return found
-
-
-if __name__ == "__main__":
-    main()

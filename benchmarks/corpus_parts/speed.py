@@ -1,6 +1,6 @@
 """How many documents a second our quality rules judge, side by side with datatrove's filters.
 
-    python benchmarks/corpus_filters.py --peer-python VENV/bin/python --data FOLDER
+    python benchmarks/corpus.py speed --peer-python VENV/bin/python --data FOLDER
 
 VENV has datatrove 0.10.1, spacy and regex. FOLDER/web has the web samples. Both sides judge the same documents,
 by turns, three times; the median counts. On one core the seconds are those of the processor, so that other work
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
-from datatrove_peer import SECTIONS, Worker, read_web_samples
+from corpus_parts.datatrove_peer import SECTIONS, Worker, read_web_samples
 
 from hornbook.corpus import filters
 from hornbook.corpus.engine import load_daft
@@ -107,7 +107,3 @@ def our_run(texts: list[str], section: FilterSection, cores: int) -> Callable[[]
         return time.perf_counter() - started
 
     return on_one_core if cores == 1 else on_all_cores
-
-
-if __name__ == "__main__":
-    main()
