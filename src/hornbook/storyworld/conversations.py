@@ -92,7 +92,7 @@ def about_facts(chance: Chance) -> Conversation:
 
 
 def about_a_subject(chance: Chance) -> Conversation:
-    """All that the encyclopedia says of a town, an animal or a trade, so that facts nobody asks for stay in mind too."""
+    """All that the encyclopedia says of a town, an animal or a trade, so that facts nobody asks for stay in mind."""
     of_subject = facts_of(chance.pick(subjects()))
     subject = of_subject[0].subject
     wish = chance.pick(("Tell me about {}.", "What do you know of {}?"))
