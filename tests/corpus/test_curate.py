@@ -95,7 +95,8 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process_and_over_old_wo
     folder, _ = world_corpus
     program = (
         "from pathlib import Path; from hornbook.recipe import *; from hornbook.corpus.curate import curate;"
-        f"curate(CorpusSection(), StoryworldSection(**{WORLD.model_dump()!r}), Path({str(tmp_path)!r}))"
+        "corpus = CorpusSection(deduplicate='exact');"
+        f"curate(corpus, StoryworldSection(**{WORLD.model_dump()!r}), Path({str(tmp_path)!r}))"
     )
     (tmp_path / "documents-00009.parquet").write_bytes(b"left over")
     (tmp_path / ".staging").mkdir()

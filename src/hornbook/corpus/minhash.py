@@ -163,12 +163,14 @@ def find_near_duplicates(digests: Digests, positions: numpy.ndarray, cut: Bandin
         # Within a round only some pairs of a cluster are looked at. A round over the kept documents that finds no
         # pair proves that the greedy pass over what was found equals the one over all similar pairs.
         kept = active = numpy.flatnonzero(keeper < 0)
+        is_similar = numpy.zeros(len(positions), dtype=bool)
         n_found = len(found)
         for number in range(cut.n_bands):
             pairs = _similar_pairs(digests.band(number, positions[active]), active, are_similar)
             if len(pairs):
                 found.append(pairs)
-                active = numpy.setdiff1d(active, pairs[:, 1], assume_unique=False)
+                is_similar[pairs[:, 1]] = True
+                active = active[~is_similar[active]]
         if len(found) == n_found or len(kept) < 2:
             return keeper
         keeper = _first_similar(numpy.concatenate(found), len(positions))
