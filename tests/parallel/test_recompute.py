@@ -1,0 +1,91 @@
+"""Layers that compute twice: the same gradients, from less that is kept."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hornbook.batching.packing import Batch
+from hornbook.model.config import config_from_recipe
+from hornbook.model.init import init_weights
+from hornbook.model.transformer import Transformer
+from hornbook.objectives.next_token import NextToken
+from hornbook.parallel.recompute import Recompute, recomputed
+from hornbook.recipe import ModelSection
+
+N_ROWS, ROW_TOKENS, VOCAB_SIZE = 4, 32, 61
+
+
+def _model(preset: str) -> Transformer:
+    section = ModelSection(preset=preset, n_layers=2, d_model=32, n_heads=4, max_seq_len=ROW_TOKENS)
+    model = Transformer(config_from_recipe(section, VOCAB_SIZE))
+    init_weights(model, seed=0)
+    return model
+
+
+def _batch() -> Batch:
+    ids = torch.randint(0, VOCAB_SIZE, (N_ROWS, ROW_TOKENS + 1), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(ROW_TOKENS).repeat(N_ROWS, 1)
+    return Batch(ids[:, :-1], ids[:, 1:], positions, (positions > 11).long())
+
+
+def _gradients(model: Transformer, what: Recompute, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    model.zero_grad()
+    with recomputed(model.model.layers, what), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        NextToken().loss_sum(model, _batch())[0].backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def _operations(model: Transformer, what: Recompute) -> dict[str, int]:
+    """How often each kind of kernel runs in one forward and backward pass."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        _gradients(model, what)
+    return {event.key: event.count for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("preset", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("what", ["selective", "full"])
+def test_the_gradients_are_the_same_bit_for_bit(what: Recompute, preset: str, dtype: torch.dtype) -> None:
+    model = _model(preset)
+    names = list(model.state_dict())
+
+    plain, twice = _gradients(model, "none", dtype), _gradients(model, what, dtype)
+
+    assert all(torch.equal(one, other) for one, other in zip(plain, twice, strict=True))
+    assert list(model.state_dict()) == names
+    assert all("forward" not in vars(layer) for layer in model.model.layers)
+
+
+def test_selective_recomputation_repeats_the_cheap_and_not_the_dear() -> None:
+    model = _model("llama")
+    none, selective, full = (_operations(model, what) for what in ("none", "selective", "full"))
+    attention = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+    assert none["aten::mm"] == selective["aten::mm"] < full["aten::mm"]
+    assert none[attention] == selective[attention] == full[attention] / 2
+    assert none["aten::silu"] == selective["aten::silu"] / 2 == full["aten::silu"] / 2
+
+
+def test_each_keeps_less_than_the_one_before(kept_bytes: Callable[[Transformer, Recompute], int]) -> None:
+    model = _model("llama")
+    none, selective, full = (kept_bytes(model, what) for what in ("none", "selective", "full"))
+
+    assert full < selective < none
+
+
+@pytest.fixture
+def kept_bytes() -> Callable[[Transformer, Recompute], int]:
+    """What is still allocated after a forward pass, by torch's own profiler."""
+
+    def measure(model: Transformer, what: Recompute) -> int:
+        with (
+            recomputed(model.model.layers, what),
+            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
+        ):
+            batch = _batch()
+            hidden = model(batch.input_ids, batch.position_ids, batch.document_ids)
+        del hidden
+        return sum(event.self_cpu_memory_usage for event in profile.key_averages())
+
+    return measure
