@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from hornbook.batching.packing import Batch
 from hornbook.model.config import config_from_recipe
@@ -36,11 +37,11 @@ def _gradients(model: Transformer, what: Recompute, dtype: torch.dtype = torch.f
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
-def _operations(model: Transformer, what: Recompute) -> dict[str, int]:
-    """How often each kind of kernel runs in one forward and backward pass."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def _flops(model: Transformer, what: Recompute) -> int:
+    """Those of the matrix products of one forward and backward pass."""
+    with FlopCounterMode(display=False) as counter:
         _gradients(model, what)
-    return {event.key: event.count for event in profile.key_averages()}
+    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -57,14 +58,11 @@ def test_the_gradients_are_the_same_bit_for_bit(what: Recompute, preset: str, dt
     assert all("forward" not in vars(layer) for layer in model.model.layers)
 
 
-def test_selective_recomputation_repeats_the_cheap_and_not_the_dear() -> None:
+def test_selective_recomputation_repeats_no_product() -> None:
     model = _model("llama")
-    none, selective, full = (_operations(model, what) for what in ("none", "selective", "full"))
-    attention = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    none, selective, full = (_flops(model, what) for what in ("none", "selective", "full"))
 
-    assert none["aten::mm"] == selective["aten::mm"] < full["aten::mm"]
-    assert none[attention] == selective[attention] == full[attention] / 2
-    assert none["aten::silu"] == selective["aten::silu"] / 2 == full["aten::silu"] / 2
+    assert none == selective < full
 
 
 def test_each_keeps_less_than_the_one_before(kept_bytes: Callable[[Transformer, Recompute], int]) -> None:

@@ -124,7 +124,9 @@ def save_checkpoint(
         with _without_process_group_warning():
             dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished), no_dist=not dist.is_initialized())
         write_json(unfinished / _STATE, state)
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()}
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()
+        }
         write_json(unfinished / _MARKER, {"step": step, "files": files})
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -269,8 +269,8 @@ class Trainer:
             self._returns = self._returns + 1 if self._returned_to_step == self.step else 1
             self._returned_to_step, self._rolled_back_from_step = self.step, from_step
             self.console.print(
-                f"Bad steps in a row, up to step {from_step}: back to step {self.step}, and on with the data that comes "
-                f"after {tokens:,} tokens.",
+                f"Bad steps in a row, up to step {from_step}: back to step {self.step}, and on with the data that "
+                f"comes after {tokens:,} tokens.",
                 highlight=False,
             )
             return True
@@ -318,7 +318,7 @@ class Trainer:
         with torch.no_grad(), self._autocast():
             evaluation: Evaluation = {name: evaluate(self.model) for name, evaluate in self.evaluators.items()}
             first = next(self.micro_batches.split(self._batch))
-            sizes = activation_rms(self.model.model.layers, lambda: self.objective.loss_sum(self.model, first))
+            sizes = activation_rms(list(self.model.model.layers), lambda: self.objective.loss_sum(self.model, first))
         self.model.train()
         finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
         return {"evaluation": evaluation, "activation_rms": finite}
