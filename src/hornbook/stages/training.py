@@ -11,6 +11,7 @@ from hornbook.batching.loader import Loader
 from hornbook.batching.shards import Documents
 from hornbook.errors import RunFailed
 from hornbook.evaluation.loss import bits_per_byte
+from hornbook.model.config import ModelConfig
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
@@ -54,7 +55,8 @@ def train_stage(
     dtype = pick_dtype(section.precision, device)
     model.to(device)
     row_tokens = section.row_tokens or model.config.max_seq_len
-    fit = fit_in_memory(model, section, device, dtype)
+    there_already = sum(parameter.nbytes for parameter in model.parameters())
+    fit = fit_in_memory(model.config, section, device, dtype, there_already)
     if fit.rows == 0:
         raise RunFailed(f"{name}: {fit.sentence}")
     if fit.rows < fit.most_rows:
@@ -127,22 +129,24 @@ class Fit:
     sentence: str
 
 
-def fit_in_memory(model: Transformer, section: TrainingSection, device: torch.device, dtype: torch.dtype) -> Fit:
-    """Compare the plan's estimate with what is free, the model being there already.
+def fit_in_memory(
+    config: ModelConfig, section: TrainingSection, device: torch.device, dtype: torch.dtype, there_already: int = 0
+) -> Fit:
+    """Compare the plan's estimate with what is free, `there_already` bytes of it being allocated.
 
     An accelerator says when its memory runs out, and the trainer then takes fewer rows. On a CPU the kernel kills the
     process instead, so there it has to be foreseen.
     """
     kind: Kind = "cpu" if device.type == "cpu" else "accelerator"
     section = section.model_copy(update={"precision": "float32" if dtype == torch.float32 else "bfloat16"})
-    most = most_rows_at_once(model.config, section)
+    most = most_rows_at_once(config, section)
     free = free_memory_bytes(device)
     if free is None:
         return Fit(most, most, "how much memory is free is not known here, so it is tried.")
-    there = free + sum(parameter.nbytes for parameter in model.parameters())
-    fitting = rows_that_fit(model.config, section, there, kind)
+    there = free + there_already
+    fitting = rows_that_fit(config, section, there, kind)
     rows = most if kind == "accelerator" else fitting
-    needed = size(training_memory(model.config, section, max(fitting, 1), kind).total)
+    needed = size(training_memory(config, section, max(fitting, 1), kind).total)
     if fitting == 0:
         advice = 'Make the rows shorter (row_tokens), set recompute = "full", or choose a smaller model.'
         return Fit(rows, most, f"a single row needs about {needed} of memory, and {size(there)} are free. {advice}")
