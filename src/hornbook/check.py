@@ -61,7 +61,10 @@ def check_recipe(recipe: Recipe, runs: Path, console: Console, as_json: bool = F
         found.append(check)
         if not as_json:
             console.print(
-                f"{_MARKS[check.passed]}  [bold]{check.name}[/bold]: {escape(check.sentence)}", highlight=False
+                f"{_MARKS[check.passed]}  [bold]{check.name}[/bold]: {escape(check.sentence)}",
+                highlight=False,
+                soft_wrap=True,
+                soft_wrap=True,
             )
     failed = [check.name for check in found if check.passed is False]
     seconds = time.monotonic() - started
@@ -123,11 +126,13 @@ def _data(recipe: Recipe, runs: Path, console: Console) -> Iterator[RunDirectory
     """A run whose tokenizer and tokens can be read: the recipe's own, or one made of a sample."""
     run = RunDirectory(runs / recipe.name)
     if _has_tokens_of(run, recipe):
-        console.print(f"on the tokens in {run.path}", highlight=False)
+        console.print(f"on the tokens in {run.path}", highlight=False, soft_wrap=True)
         yield run
         return
     console.print(
-        "no tokens of this recipe yet: on a small sample of its sources, in a temporary folder", highlight=False
+        "no tokens of this recipe yet: on a small sample of its sources, in a temporary folder",
+        highlight=False,
+        soft_wrap=True,
     )
     with TemporaryDirectory(prefix="hornbook-check-") as folder:
         sample = _sampled(recipe, Path(folder))

@@ -7,7 +7,7 @@ found and, where that is not right, what to do. docs/TRAINING.md explains them o
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,7 @@ class Check:
     name: str
     passed: bool | None
     sentence: str
-    figures: dict[str, float]
+    figures: Mapping[str, float]
 
 
 class Preflight:
@@ -61,7 +61,7 @@ class Preflight:
         self._model, self._objective, self._batches, self._section = model, objective, batches, section
         self._dtype, self._is_new, self._seconds = dtype, is_new, seconds
         self._device = model.head_weight.device
-        self._step_seconds = 0.0
+        self._step_seconds = math.inf  # the fastest so far: on a busy machine a single one says little
         self._fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self._lessons = [_corner(batch).to(self._device) for batch in batches]
 
@@ -164,7 +164,7 @@ class Preflight:
         """How far one step moves a matrix, over its own size, at the peak of the learning rate."""
         before: dict[str, Tensor] = {}
         losses = self._train([1.0] * _RATIO_STEPS, self._lessons, watch_last=before)
-        if losses is None:
+        if losses is None or not before:
             return self._too_slow("update ratio")
         ratios = {
             name: float((parameter.detach() - before[name]).norm() / before[name].norm().clamp_min(1e-12))
@@ -201,12 +201,12 @@ class Preflight:
 
     def learning_rate_range(self) -> Check:
         """The learning rates rise from step to step until the loss blows up (Smith, arXiv 1506.01186)."""
-        n_steps = self._affordable(_RANGE_STEPS)
-        if n_steps is None:
-            return self._too_slow("learning rate")
+        n_steps = max(_FEWEST_STEPS, min(_RANGE_STEPS, int(max(0.0, self._seconds) / self._step_seconds)))
         factor = (_HIGHEST_SCALE / _LOWEST_SCALE) ** (1 / (n_steps - 1))
         scales = [_LOWEST_SCALE * factor**step for step in range(n_steps)]
-        losses = self._train(scales, self._lessons, warm_up=False) or []
+        losses = self._train(scales, self._lessons, warm_up=False)
+        if losses is None:
+            return self._too_slow("learning rate")
         lowest, edge = math.inf, None
         # The loss of a step is that of the weights which the step before has made.
         for scale, loss in zip(scales, losses[1:], strict=False):
@@ -215,10 +215,11 @@ class Preflight:
                 edge = scale
                 break
         rates = f"lr {self._section.lr:g}, muon_lr {self._section.muon_lr:g}"
-        figures = {"blows_up_at": edge or math.inf, "steps": n_steps, "lowest_nats": lowest}
+        figures: dict[str, float] = {"blows_up_at": edge or math.inf, "steps": n_steps, "lowest_nats": lowest}
         if edge is None:
-            sentence = f"rising to {_HIGHEST_SCALE:g} times the recipe's ({rates}), the loss stays in bounds."
-            return Check("learning rate", True, sentence, figures | {"blows_up_at": _HIGHEST_SCALE})
+            reached = scales[len(losses) - 2]
+            sentence = f"rising to {reached:.2g} times the recipe's ({rates}), the loss stays in bounds."
+            return Check("learning rate", True if reached > 1 else None, sentence, figures | {"highest_tried": reached})
         passed = edge > 1
         advice = "" if passed else ". Lower both, or lengthen the warm-up"
         sentence = f"the loss blows up at {edge:.2g} times the recipe's ({rates}){advice}."
@@ -254,37 +255,32 @@ class Preflight:
 
         `watch_last` takes the weights as they are before the last step. None where there is no time.
         """
-        n_steps = self._affordable(len(scales), share)
-        if n_steps is None:
+        budget = share * self._seconds
+        known = self._step_seconds if math.isfinite(self._step_seconds) else 0.0
+        if budget <= known * min(len(scales), _FEWEST_STEPS):
             return None
-        started = time.perf_counter()
         optimizer = build_optimizer(self._model, self._section)
-        losses = []
-        for step, scale in enumerate(scales[:n_steps]):
+        losses: list[float] = []
+        began = time.perf_counter()
+        for step, scale in enumerate(scales):
+            started = time.perf_counter()
             losses.append(self._backward(batches[step % len(batches)]))
             if not math.isfinite(losses[-1]):
                 break
             nn.utils.clip_grad_norm_(self._model.parameters(), self._section.clip_norm)
-            if watch_last is not None and step == n_steps - 1:
+            if watch_last is not None and step == len(scales) - 1:
                 watch_last |= {name: parameter.detach().clone() for name, parameter in self._model.named_parameters()}
             optimizer.scale_learning_rates(scale * (min(1.0, (step + 1) / _WARMUP_STEPS) if warm_up else 1.0))
             optimizer.step()
-        self._seconds -= time.perf_counter() - started
+            self._step_seconds = min(self._step_seconds, time.perf_counter() - started)
+            if time.perf_counter() - began > budget and len(losses) >= _FEWEST_STEPS:
+                break
+        self._seconds -= time.perf_counter() - began
         return losses
 
-    def _affordable(self, wanted: int, share: float = 1.0) -> int | None:
-        """How many of the wanted steps fit into this share of the time that is left; None for too few."""
-        if not self._step_seconds:
-            self._backward(self._lessons[0])  # the first one warms up
-            started = time.perf_counter()
-            self._backward(self._lessons[0])
-            self._step_seconds = time.perf_counter() - started
-        steps = min(wanted, int(share * self._seconds / self._step_seconds))
-        return steps if steps >= min(wanted, _FEWEST_STEPS) else None
-
     def _too_slow(self, name: str) -> Check:
-        sentence = f"not made: a step takes {self._step_seconds:.1f} s here, and there is no time for enough of them."
-        return Check(name, None, sentence, {"step_seconds": self._step_seconds})
+        sentence = f"not made: {self._seconds:.0f} s are left for it, too few for enough steps here."
+        return Check(name, None, sentence, {"seconds_left": self._seconds})
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16)
