@@ -64,7 +64,6 @@ def check_recipe(recipe: Recipe, runs: Path, console: Console, as_json: bool = F
                 f"{_MARKS[check.passed]}  [bold]{check.name}[/bold]: {escape(check.sentence)}",
                 highlight=False,
                 soft_wrap=True,
-                soft_wrap=True,
             )
     failed = [check.name for check in found if check.passed is False]
     seconds = time.monotonic() - started
