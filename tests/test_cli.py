@@ -155,7 +155,7 @@ def test_a_mistyped_flag_is_answered_with_the_right_one(
     ("arguments", "message"),
     [
         (["rum"], "rum: is no command. Did you mean run?"),
-        (["xyzzy"], "The commands are: run, plan, show"),
+        (["xyzzy"], "The commands are: run, plan, check"),
         (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["run", "recipe.yaml"], "recipe.yaml: is no recipe"),
         (["show", "nowhere"], "nowhere: holds no run"),

@@ -15,11 +15,11 @@ from hornbook import __version__
 from hornbook.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from hornbook.options import PlanOptions, RunOptions
+    from hornbook.options import CheckOptions, PlanOptions, RunOptions
     from hornbook.recipe import Recipe
 
 Options = TypeVar("Options")
-RecipeOptions = TypeVar("RecipeOptions", "RunOptions", "PlanOptions")
+RecipeOptions = TypeVar("RecipeOptions", "RunOptions", "PlanOptions", "CheckOptions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +120,17 @@ def _plan(arguments: Sequence[str]) -> None:
         plan.render(Console())
 
 
+def _check(arguments: Sequence[str]) -> None:
+    from hornbook.options import CheckOptions
+
+    options, recipe = _parse_with_recipe(CheckOptions, "check", arguments)
+    from rich.console import Console
+
+    from hornbook.check import check_recipe
+
+    check_recipe(recipe, options.runs, Console(stderr=options.json), as_json=options.json)
+
+
 def _show(arguments: Sequence[str]) -> None:
     from hornbook.options import ShowOptions
 
@@ -188,6 +199,7 @@ def _world(arguments: Sequence[str]) -> None:
 VERBS = {
     "run": Verb("Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run),
     "plan": Verb("Say what a recipe will cost, before it runs.", "recipes/gpt2-124m.toml", _plan),
+    "check": Verb("Check a training before it begins, in a minute.", "recipes/quickstart.toml", _check),
     "show": Verb("Show what a run has made: stages, scores, curves.", "runs/quickstart", _show),
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),

@@ -59,6 +59,17 @@ class PlanOptions:
 
 
 @dataclass
+class CheckOptions:
+    """Options of `check`, beside the recipe's fields."""
+
+    recipe: RecipePath
+    runs: Annotated[
+        Path, arg(metavar="DIR", help="Where runs lie; the data of DIR/NAME is taken where it is there.")
+    ] = Path("runs")
+    json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+
+
+@dataclass
 class SampleOptions:
     """Options of `sample`."""
 

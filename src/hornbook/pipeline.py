@@ -23,7 +23,14 @@ from hornbook.show import show_run
 from hornbook.stages.context import StageContext
 
 # Where and how often work is done, but not what comes out of it.
-_WITHOUT_EFFECT = {"micro_batch_size", "recompute", "checkpoint_interval_steps", "keep_checkpoints"}
+_WITHOUT_EFFECT = {
+    "micro_batch_size",
+    "recompute",
+    "checkpoint_interval_steps",
+    "keep_checkpoints",
+    "milestone_interval_steps",
+    "tracking",
+}
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 SpecialTokens = Annotated[tuple[Annotated[str, Field(pattern=r"^\S+$")], ...], BeforeValidator(_as_tuple)]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
+Trackers = Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], BeforeValidator(_as_tuple)]
 Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
 Threshold = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
 Language = Annotated[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None, BeforeValidator(_off_as_none)]
@@ -351,11 +352,26 @@ class TrainingSection(Section):
         description="Type computed in. auto: bfloat16 where the hardware has it. Weights stay float32.",
     )
     compile: bool = Field(True, description="Compile the model: half a minute at first, faster steps after.")
-    recompute: Literal["none", "full"] = Field(
-        "none", description="full computes activations again in the backward pass: less memory, more time."
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="What the backward pass computes again, for less memory and more time: nothing, all but the "
+        "results of large products (selective), or everything within a layer (full).",
+    )
+    skip_spikes: bool = Field(
+        True,
+        description="Leave out steps whose loss and gradient both lie far above those of the last 128; where they "
+        "stay there, go back to the last good checkpoint and on with other data.",
     )
     checkpoint_interval_steps: int = Field(200, gt=0, description="Steps between two checkpoints.")
     keep_checkpoints: int = Field(2, gt=0, description="Number of latest checkpoints to keep.")
+    milestone_interval_steps: int | None = Field(
+        None, gt=0, description="Steps between two checkpoints that are kept for good. Default: none is."
+    )
+    tracking: Trackers = Field(
+        (),
+        description="Where the figures of each step go besides metrics.jsonl: tensorboard, trackio, wandb (each from "
+        "a package of its own; pip install 'hornbook[tracking]' brings tensorboard).",
+    )
     evaluation_interval_steps: int = Field(100, gt=0, description="Steps between two validations.")
     evaluation_rows: int = Field(256, gt=0, description="Rows of each validation.")
 

@@ -189,10 +189,17 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Keep every other process out of this run while the block lasts. The lock dies with its process.
 
-        Raises UserError where another process holds it.
+        Raises UserError where another process holds it, and where the folder cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+b") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+b")  # noqa: SIM115 (closed below)
+        except OSError as problem:
+            raise UserError(
+                f"{self.path}: cannot be written ({problem.strerror}). Make it writable, or give this run another "
+                "place with --runs DIR; what is there is as it was."
+            ) from None
+        with file:
             try:
                 _lock_file(file)
             except OSError:

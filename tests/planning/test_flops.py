@@ -11,6 +11,7 @@ from hornbook.batching.packing import Batch
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.parallel.recompute import recomputed
 from hornbook.planning.flops import (
     flops_per_token,
     optimizer_flops_per_step,
@@ -18,7 +19,6 @@ from hornbook.planning.flops import (
     total_training_flops,
 )
 from hornbook.recipe import ModelSection, PretrainSection
-from hornbook.training.microbatch import recomputed
 from hornbook.training.optimizers import build_optimizer
 
 N_ROWS, ROW_TOKENS = 3, 40
@@ -52,7 +52,7 @@ def _counted_step(config: ModelConfig, recompute: bool) -> int:
     # torch counts products; the fused kernel of a CPU, which has the same ones inside, it does not know.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         if recompute:
-            with recomputed(model.model.layers):
+            with recomputed(model.model.layers, "full"):
                 NextToken().loss_sum(model, batch)[0].backward()
         else:
             NextToken().loss_sum(model, batch)[0].backward()

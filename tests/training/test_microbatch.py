@@ -1,10 +1,12 @@
-"""How a batch is cut, what counts as out of memory, and layers that compute twice."""
+"""How a batch is cut, what counts as out of memory, and what is remembered of it."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
 from hornbook.errors import RunFailed
-from hornbook.training.microbatch import MicroBatchSize, is_out_of_memory, recomputed
+from hornbook.training.microbatch import MicroBatchSize, is_out_of_memory
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(8, [8]), (3, [3, 3, 2]), (1, [1] * 8), (20, [8])])
@@ -61,25 +63,10 @@ def test_an_allocation_too_large_for_any_machine_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
 
 
-def test_recomputed_layers_give_the_same_gradients_and_compute_twice(make_model, ragged_batches) -> None:
-    model, batch = make_model(), ragged_batches.next_batch()
-    runs = []
-    for layer in model.model.layers:
-        layer.self_attn.register_forward_hook(lambda *_: runs.append(1))
+def test_what_was_found_to_fit_is_remembered_for_the_same_device_alone(tmp_path: Path) -> None:
+    memory = tmp_path / "checkpoints" / "micro_batch.json"
+    MicroBatchSize(16, memory, "cuda:0").halve(batch_rows=16)
 
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        model(batch.input_ids).square().sum().backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
-
-    plain, n_plain = gradients(), len(runs)
-    names = list(model.state_dict())
-    with recomputed(model.model.layers):
-        assert list(model.state_dict()) == names
-        twice = gradients()
-    assert all(torch.equal(one, other) for one, other in zip(plain, twice, strict=True))
-    assert len(runs) == 3 * n_plain
-
-    runs.clear()
-    gradients()
-    assert len(runs) == n_plain
+    assert MicroBatchSize(16, memory, "cuda:0").rows == 8
+    assert MicroBatchSize(4, memory, "cuda:0").rows == 4
+    assert MicroBatchSize(16, memory, "cpu").rows == 16

@@ -81,7 +81,7 @@ class _OutOfMemoryAt(NextToken):
         return loss, sums
 
 
-@pytest.mark.parametrize("call", range(1, 9))
+@pytest.mark.parametrize("call", range(1, 13))
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_running_out_of_memory_at_any_micro_batch_leaves_the_curve(
     call: int, dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
@@ -95,6 +95,28 @@ def test_running_out_of_memory_at_any_micro_batch_leaves_the_curve(
     result = disturbed.train()
 
     assert result.micro_batch_size == 2
+    assert _losses(disturbed) == pytest.approx(_losses(undisturbed), rel=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_running_out_of_memory_again_and_in_the_backward_pass_leaves_the_curve(
+    dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
+) -> None:
+    options = {"optimizer": "adamw", "dtype": dtype}
+    undisturbed = make_trainer("undisturbed", **options)
+    undisturbed.train()
+    disturbed = make_trainer("disturbed", objective=_OutOfMemoryAt({2, 4}), **options)
+    failures = iter((False, True))
+
+    def fail_sometimes(gradient: Tensor) -> Tensor:
+        if disturbed.step == 4 and next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return gradient
+
+    disturbed.model.head_weight.register_hook(fail_sometimes)
+    result = disturbed.train()
+
+    assert result.micro_batch_size == 1
     assert _losses(disturbed) == pytest.approx(_losses(undisturbed), rel=tolerance)
 
 
@@ -117,8 +139,9 @@ def test_a_row_that_does_not_fit_ends_the_run_with_advice(make_trainer: MakeTrai
         make_trainer(objective=_OutOfMemoryAt(set(), at_most_rows=0)).train()
 
 
-def test_recomputing_activations_changes_nothing_that_is_learned(make_trainer: MakeTrainer) -> None:
-    plain, recomputing = make_trainer("plain"), make_trainer("recomputing", recompute="full")
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recomputing_activations_changes_nothing_that_is_learned(recompute: str, make_trainer: MakeTrainer) -> None:
+    plain, recomputing = make_trainer("plain"), make_trainer("recomputing", recompute=recompute)
     plain.train()
     recomputing.train()
 
@@ -341,8 +364,17 @@ def test_lines_written_after_the_checkpoint_are_not_kept_twice(make_trainer: Mak
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_micro_batch_size_that_was_found_is_kept_when_going_on(make_trainer: MakeTrainer) -> None:
-    make_trainer(objective=_OutOfMemoryAt(set(), at_most_rows=2), total_steps=3).train()
+def test_the_micro_batch_size_that_was_found_is_kept_when_going_on_also_without_a_checkpoint(
+    make_trainer: MakeTrainer,
+) -> None:
+    class KilledAfter(_OutOfMemoryAt):
+        def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            if self.n_calls == 10:
+                raise KeyboardInterrupt
+            return super().loss_sum(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(objective=KilledAfter(set(), at_most_rows=2)).train()
 
     resumed = make_trainer(total_steps=6)
 
@@ -388,7 +420,7 @@ def test_an_error_of_the_model_is_not_hidden_by_compiling(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_a_compiled_run_follows_the_plain_one(recompute: str, make_trainer: MakeTrainer) -> None:
     said = io.StringIO()
     options: dict[str, Any] = {"optimizer": "adamw", "micro_batch_size": 4}

@@ -69,8 +69,13 @@ class TokenFlops:
         return self.model + self.recomputation
 
 
-def flops_per_token(config: ModelConfig, row_tokens: int, recompute: Literal["none", "full"] = "none") -> TokenFlops:
-    """What a token costs in rows of `row_tokens`, padding being a token like any other."""
+def flops_per_token(
+    config: ModelConfig, row_tokens: int, recompute: Literal["none", "selective", "full"] = "none"
+) -> TokenFlops:
+    """What a token costs in rows of `row_tokens`, padding being a token like any other.
+
+    Selective recomputation keeps the results of all products, those of a plain attention excepted.
+    """
     layers = 2 * matrix_parameters(config)
     head = 2 * config.vocab_size * config.d_model
     # Queries with keys, and the weights of attention with values: each row_tokens * head_dim for each head.

@@ -55,8 +55,13 @@ def training_memory(config: ModelConfig, section: TrainingSection, n_rows: int, 
     n_tokens = n_rows * row_tokens
 
     per_layer = layer_activation_bytes_per_token(config, row_tokens, value_bytes, kind)
+    layer_inputs = config.n_layers * _FLOAT32_BYTES * config.d_model
     if section.recompute == "full":
-        kept_bytes = config.n_layers * _FLOAT32_BYTES * config.d_model + per_layer
+        kept_bytes = layer_inputs + per_layer
+    elif section.recompute == "selective":
+        # While a layer is computed again, all of it is there, the kept results among them.
+        products = product_bytes_per_token(config, row_tokens, value_bytes, kind)
+        kept_bytes = layer_inputs + (config.n_layers - 1) * products + per_layer
     else:
         kept_bytes = config.n_layers * per_layer
     kept_bytes += _norm_bytes(config) + 2 * _FLOAT32_BYTES * config.d_model  # final norm; its output and gradient
@@ -87,7 +92,7 @@ def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value
     inputs = value_bytes * ((casts_for_projections + casts_for_feed_forward) * config.d_model + query)
     feed_forward = value_bytes * config.d_ff * (4 if config.activation == "swiglu" else 2)
 
-    if kind == "cpu" and value_bytes == 2 and row_tokens <= LONGEST_PLAIN_ROW_TOKENS:
+    if _is_plain(row_tokens, value_bytes, kind):
         # Queries, keys and values of every head; the weights in float32 and cast; the mask.
         attention = 3 * query * value_bytes + config.n_heads * row_tokens * (4 + value_bytes) + row_tokens
     else:
@@ -95,6 +100,16 @@ def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value
         attention = (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + row_tokens * value_bytes
     head_norms = 2 * _FLOAT32_BYTES * (query + key) if config.qk_norm else 0
     return 2 * _norm_bytes(config) + inputs + feed_forward + attention + head_norms
+
+
+def product_bytes_per_token(config: ModelConfig, row_tokens: int, value_bytes: int, kind: Kind) -> int:
+    """What one layer keeps of a token where only the results of products with weights, and of the fused attention, are
+    kept (hornbook.parallel.recompute)."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    wide = 2 if config.activation == "swiglu" else 1
+    projections = query + 2 * key + config.d_model + wide * config.d_ff + config.d_model
+    attention = 0 if _is_plain(row_tokens, value_bytes, kind) else query * value_bytes + _FLOAT32_BYTES * config.n_heads
+    return projections * value_bytes + attention
 
 
 def most_rows_at_once(config: ModelConfig, section: TrainingSection) -> int:
@@ -114,6 +129,11 @@ def rows_that_fit(config: ModelConfig, section: TrainingSection, memory_bytes: i
             return 0
         rows = (rows + 1) // 2
     return rows
+
+
+def _is_plain(row_tokens: int, value_bytes: int, kind: Kind) -> bool:
+    """Whether attention is computed by the plain formula (hornbook.model.attention)."""
+    return kind == "cpu" and value_bytes == 2 and row_tokens <= LONGEST_PLAIN_ROW_TOKENS
 
 
 def _norm_bytes(config: ModelConfig) -> int:

@@ -1,26 +1,37 @@
 """What the training stages share: everything around the trainer, from documents to a finished model on disk."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hornbook.batching.loader import Loader
 from hornbook.batching.shards import Documents
+from hornbook.errors import RunFailed
 from hornbook.evaluation.loss import bits_per_byte
+from hornbook.model.config import ModelConfig
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.planning.flops import flops_per_token
+from hornbook.planning.hardware import Kind
+from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
+from hornbook.planning.tables import size
 from hornbook.recipe import TrainingSection
-from hornbook.runtime import derive_seed, pick_device, pick_dtype
+from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
 from hornbook.tokenizer.chat import END_OF_TURN
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
+from hornbook.training.memory import free_memory_bytes
 from hornbook.training.optimizers import build_optimizer
+from hornbook.training.progress import Yardstick
 from hornbook.training.trainer import Trainer
 
 EVALUATION_ROWS_AT_ONCE = 16
+_PEAK_MEASUREMENT_SECONDS = 0.2
 
 
 def train_stage(
@@ -44,6 +55,16 @@ def train_stage(
     dtype = pick_dtype(section.precision, device)
     model.to(device)
     row_tokens = section.row_tokens or model.config.max_seq_len
+    there_already = sum(parameter.nbytes for parameter in model.parameters())
+    fit = fit_in_memory(model.config, section, device, dtype, there_already)
+    if fit.rows == 0:
+        raise RunFailed(f"{name}: {fit.sentence}")
+    if fit.rows < fit.most_rows:
+        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
+    yardstick = Yardstick(
+        flops_per_token(model.config, row_tokens).model,
+        measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS),
+    )
     loader = Loader(
         training,
         row_tokens,
@@ -69,7 +90,7 @@ def train_stage(
         objective=NextToken(few_labels=few_labels),
         loader=loader,
         optimizer=build_optimizer(model, section),
-        section=section,
+        section=section.model_copy(update={"micro_batch_size": fit.rows}),
         directory=folder,
         total_steps=math.ceil(section.tokens / section.global_batch_tokens),
         evaluators={"validation": validate},
@@ -77,8 +98,10 @@ def train_stage(
         seed=context.recipe.seed,
         device=device,
         dtype=dtype,
+        yardstick=yardstick,
     )
     result = trainer.train()
+    speed = result.tokens_per_second
     draw_curve(folder / "metrics.jsonl", folder / "curve.svg", f"{context.recipe.name}: {name}", floor_bits_per_byte)
     save_final(folder / "final", model, tokenizer)
     facts = {
@@ -87,9 +110,50 @@ def train_stage(
         "final_loss_nats": result.final_loss_nats,
         "tokens": result.tokens,
         "tokens_per_second": result.tokens_per_second,
+        "mfu": None if speed is None else yardstick.utilization(speed),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a training fits into the memory that is free.
+
+    rows: computed at once at first; 0: not even one row fits. most_rows: what training would take with memory enough.
+    sentence: the same in words, without a capital.
+    """
+
+    rows: int
+    most_rows: int
+    sentence: str
+
+
+def fit_in_memory(
+    config: ModelConfig, section: TrainingSection, device: torch.device, dtype: torch.dtype, there_already: int = 0
+) -> Fit:
+    """Compare the plan's estimate with what is free, `there_already` bytes of it being allocated.
+
+    An accelerator says when its memory runs out, and the trainer then takes fewer rows. On a CPU the kernel kills the
+    process instead, so there it has to be foreseen.
+    """
+    kind: Kind = "cpu" if device.type == "cpu" else "accelerator"
+    section = section.model_copy(update={"precision": "float32" if dtype == torch.float32 else "bfloat16"})
+    most = most_rows_at_once(config, section)
+    free = free_memory_bytes(device)
+    if free is None:
+        return Fit(most, most, "how much memory is free is not known here, so it is tried.")
+    there = free + there_already
+    fitting = rows_that_fit(config, section, there, kind)
+    rows = most if kind == "accelerator" else fitting
+    needed = size(training_memory(config, section, max(fitting, 1), kind).total)
+    if fitting == 0:
+        advice = 'Make the rows shorter (row_tokens), set recompute = "full", or choose a smaller model.'
+        return Fit(rows, most, f"a single row needs about {needed} of memory, and {size(there)} are free. {advice}")
+    if fitting < most:
+        words = f"{fitting} rows at once instead of {most}, since {size(there)} of memory are free"
+        return Fit(rows, most, f"computing {words} (about {needed} needed); the gradient is the same.")
+    return Fit(rows, most, f"{most} rows at once need about {needed}, and {size(there)} are free.")
 
 
 def save_final(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:

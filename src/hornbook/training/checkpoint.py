@@ -1,9 +1,11 @@
-"""Checkpoints that are whole or not there at all.
+"""Checkpoints that are whole or not there at all, written while the training goes on.
 
 A checkpoint is a folder `step-00000200` with the tensors as torch.distributed.checkpoint writes them, the
 small rest in `state.json`, and `complete.json` with the size and SHA-256 of every other file. It is written
 under another name, its marker last, flushed to the disk, then renamed. A process killed at any moment leaves
 the checkpoints before it intact, and a file that the disk has spoilt since is noticed before it is used.
+
+`CheckpointWriter` copies the tensors, which takes no longer than a step, and a thread of its own does the rest.
 
 torch.distributed.checkpoint keeps its table of contents as a pickle. So a checkpoint is for continuing one's
 own run; a model is handed on as safetensors instead.
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,52 +26,146 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
+from hornbook.errors import RunFailed
 from hornbook.run_directory import read_json, sha256_file, sync_folder, write_json
+from hornbook.training.disk import reason_of
 
 _STATE = "state.json"
 _MARKER = "complete.json"
 _UNFINISHED, _DELETING = ".unfinished", ".deleting"
 
 
-def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint into `directory`, delete all but the `keep` latest up to it, and return its folder.
+class CheckpointWriter:
+    """Writes checkpoints into `directory` in the background, at most one at a time.
 
+    Used as a context, it ends when the last one is written. `keep` and `milestone_interval_steps` say which older ones
+    stay: see `save_checkpoint`.
+    """
+
+    def __init__(self, directory: Path, keep: int, milestone_interval_steps: int | None = None) -> None:
+        self._directory, self._keep, self._milestone_interval_steps = directory, keep, milestone_interval_steps
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._step = 0
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self._thread is not None:  # what went wrong first is what should be told
+            self._thread.join()
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep_one_more: bool = False) -> None:
+        """Copy the tensors to main memory, and write them and `state` in the background.
+
+        Waits for the checkpoint before, where that is still being written. Raises as `wait` does.
+        """
+        self.wait()
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        keep = self._keep + (1 if keep_one_more else 0)
+        self._step = step
+        self._thread = threading.Thread(target=self._write, args=(step, copies, state, keep), name="checkpoint")
+        self._thread.start()
+        if dist.is_initialized():  # processes talk to each other while they write, and must not do so in two threads
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written. Raises RunFailed where the last checkpoint could not be written."""
+        if self._thread is None:
+            return
+        self._thread.join()
+        self._thread = None
+        if self._failure is not None:
+            raise RunFailed(
+                f"{self._directory}: the checkpoint of step {self._step} could not be written "
+                f"({reason_of(self._failure, self._directory)}). {self._what_is_left()}"
+            ) from self._failure
+
+    def check(self) -> None:
+        """Raise as `wait` does, but only where writing has ended; returns at once."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
+        try:
+            save_checkpoint(self._directory, step, tensors, state, keep, self._milestone_interval_steps)
+        except BaseException as failure:  # torch's CheckpointException is not an Exception
+            self._failure = failure
+
+    def _what_is_left(self) -> str:
+        left = latest_checkpoint(self._directory, warn=lambda _: None)
+        if left is None:
+            return "There is none before it. Make room, or choose another place with --runs DIR, and begin again."
+        return f"{left.name} is intact: make room, and the same command goes on from there."
+
+
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    keep: int,
+    milestone_interval_steps: int | None = None,
+) -> Path:
+    """Write a checkpoint into `directory`, delete the older ones that need not stay, and return its folder.
+
+    There stay the `keep` latest up to this one, and every one whose step is a multiple of `milestone_interval_steps`.
     `state` must be what JSON can hold. A checkpoint of the same step is replaced, and those of later steps
-    go: they belong to a course that was given up, such as one whose end was damaged.
+    go: they belong to a course that was given up, such as one whose end was damaged. Where writing fails, what was
+    written of it is removed.
     """
     final = directory / f"step-{step:08d}"
     unfinished = final.with_suffix(_UNFINISHED)
     remove_unfinished_checkpoints(directory)
     unfinished.mkdir(parents=True)
-    with _without_process_group_warning():
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished), no_dist=not dist.is_initialized())
-    write_json(unfinished / _STATE, state)
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()}
-    write_json(unfinished / _MARKER, {"step": step, "files": files})
+    try:
+        with _without_process_group_warning():
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished), no_dist=not dist.is_initialized())
+        write_json(unfinished / _STATE, state)
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()
+        }
+        write_json(unfinished / _MARKER, {"step": step, "files": files})
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     _remove(final)
     os.rename(unfinished, final)
     sync_folder(directory)
     found = _checkpoints_newest_first(directory)
     position = found.index(final)
-    for doomed in found[:position] + found[position + keep :]:
+    too_old = [path for path in found[position + keep :] if not _is_milestone(path, milestone_interval_steps)]
+    for doomed in found[:position] + too_old:
         _remove(doomed)
     return final
 
 
-def latest_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest intact checkpoint, or None. Damaged ones are named in a warning and passed over."""
+def intact_checkpoints(directory: Path, warn: Callable[[str], None]) -> Iterator[Path]:
+    """The intact checkpoints, newest first. Damaged ones are named in a warning and passed over."""
     for path in _checkpoints_newest_first(directory):
         problem = _damage(path)
         if problem is None:
-            return path
-        warn(f"{path}: this checkpoint is damaged ({problem}); using the one before it.")
-    return None
+            yield path
+        else:
+            warn(f"{path}: this checkpoint is damaged ({problem}); using the one before it.")
+
+
+def latest_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest intact checkpoint, or None. Damaged ones are named in a warning and passed over."""
+    return next(intact_checkpoints(directory, warn), None)
 
 
 def load_checkpoint(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Read an intact checkpoint into `tensors`, in place, and return its `state`."""
+    """Read those of an intact checkpoint's tensors that are asked for, in place, and return its `state`."""
     with _without_process_group_warning():
         dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=not dist.is_initialized())
+    return read_state(path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The `state` of an intact checkpoint, without its tensors."""
     return read_json(path / _STATE)
 
 
@@ -90,6 +187,10 @@ def _without_process_group_warning() -> Iterator[None]:
 def _checkpoints_newest_first(directory: Path) -> list[Path]:
     found = directory.iterdir() if directory.is_dir() else []
     return sorted((path for path in found if re.fullmatch(r"step-\d+", path.name)), reverse=True)
+
+
+def _is_milestone(path: Path, interval_steps: int | None) -> bool:
+    return interval_steps is not None and int(path.name.removeprefix("step-")) % interval_steps == 0
 
 
 def _damage(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What is known of a run while it goes on and after it: `metrics.jsonl`, the progress display, the result.
+"""What is known of a run while it goes on and after it: `metrics.jsonl`, and the result that is read from it.
 
 `metrics.jsonl` has one line for each step and is the only record; the curve and the result are read from it.
 A resumed run first cuts the lines that were written after its checkpoint, so it ends with the same lines as a
@@ -8,23 +8,17 @@ run that was never interrupted, timings apart.
 import json
 import os
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from hornbook.run_directory import atomic_write
 
 Record = dict[str, Any]
 Evaluation = dict[str, dict[str, float]]
 
-_PLAIN_LINE_INTERVAL_SECONDS = 10.0
+BITS_PER_BYTE = "bits_per_byte"
 _FINAL_LOSS_STEPS = 50
-_BITS_PER_BYTE = "bits_per_byte"
 
 
 def read_metrics(path: Path) -> list[Record]:
@@ -45,14 +39,14 @@ class MetricsLog:
     step (from 1), tokens (since the beginning, padding counted), loss_nats (mean of the step's whole batch;
     null for a step that was skipped), grad_norm (before clipping; null where it is not finite), lr (AdamW's),
     seconds (of the step alone, without evaluation and checkpoint), tokens_per_second (missing where the step
-    compiled or warmed up), micro_batch_size (rows), what the objective reports besides, and where the model
-    was evaluated, evaluation, such as {"validation": {"bits_per_byte": 1.02}}.
+    compiled or warmed up), micro_batch_size (rows), what the objective reports besides, where the model
+    was evaluated, evaluation, such as {"validation": {"bits_per_byte": 1.02}}, and activation_rms, the size of the
+    numbers that some layers hand on, and rolled_back_from_step where the training went back before this step.
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [record for record in read_metrics(path) if record["step"] <= step]
-        atomic_write(path, "".join(_line(record) for record in kept))
-        self._file: IO[str] = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by __exit__)
+        self._path = path
+        self._file = self._cut(step)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -65,9 +59,19 @@ class MetricsLog:
         self._file.write(_line(record))
         self._file.flush()
 
+    def forget_after(self, step: int) -> None:
+        """Take back the lines of the steps after `step`, which will be made again."""
+        self._file.close()
+        self._file = self._cut(step)
+
     def sync(self) -> None:
         """Flush everything written to the disk: a checkpoint must never be ahead of the log."""
         os.fsync(self._file.fileno())
+
+    def _cut(self, step: int) -> IO[str]:
+        kept = [record for record in read_metrics(self._path) if record["step"] <= step]
+        atomic_write(self._path, "".join(_line(record) for record in kept))
+        return open(self._path, "a", encoding="utf-8", newline="\n")
 
 
 def _line(record: Record) -> str:
@@ -102,8 +106,8 @@ def summarize(records: list[Record]) -> TrainingResult:
     best_bits_per_byte: dict[str, float] = {}
     for evaluation in evaluations:
         for name, measured in evaluation.items():
-            if _BITS_PER_BYTE in measured:
-                best_bits_per_byte[name] = min(measured[_BITS_PER_BYTE], best_bits_per_byte.get(name, float("inf")))
+            if BITS_PER_BYTE in measured:
+                best_bits_per_byte[name] = min(measured[BITS_PER_BYTE], best_bits_per_byte.get(name, float("inf")))
     return TrainingResult(
         steps=len(records),
         tokens=records[-1]["tokens"],
@@ -115,66 +119,3 @@ def summarize(records: list[Record]) -> TrainingResult:
         last_evaluation=evaluations[-1] if evaluations else {},
         best_bits_per_byte=best_bits_per_byte,
     )
-
-
-class ProgressDisplay:
-    """How far the training is: a bar on a terminal, elsewhere a plain line every ten seconds."""
-
-    def __init__(self, console: Console, title: str, step: int, total_steps: int) -> None:
-        self._console, self._title, self._total_steps = console, title, total_steps
-        # The time left is judged from the end of the first step on, because that one compiles.
-        self._first_step, self._first_time = step + 1, 0.0
-        self._last_line_time = time.monotonic()
-        self._evaluation = ""
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), console=console)
-            self._task = self._bar.add_task(title, total=total_steps, completed=step)
-
-    def __enter__(self) -> "ProgressDisplay":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, record: Record) -> None:
-        """Show the record of the step that was just made."""
-        if record["step"] == self._first_step:
-            self._first_time = time.monotonic()
-        for name, measured in record.get("evaluation", {}).items():
-            if _BITS_PER_BYTE in measured:
-                self._evaluation = f"{name} {measured[_BITS_PER_BYTE]:.3f} bits per byte"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=record["step"], description=self._line(record))
-            return
-        now = time.monotonic()
-        is_last = record["step"] == self._total_steps
-        if is_last or "evaluation" in record or now - self._last_line_time >= _PLAIN_LINE_INTERVAL_SECONDS:
-            self._last_line_time = now
-            self._console.print(self._line(record), highlight=False, soft_wrap=True)
-
-    def _line(self, record: Record) -> str:
-        parts = [f"{self._title}: step {record['step']}/{self._total_steps}"]
-        if record["loss_nats"] is not None:
-            parts.append(f"loss {record['loss_nats']:.3f}")
-        if self._evaluation:
-            parts.append(self._evaluation)
-        if "tokens_per_second" in record:
-            parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
-        steps_made = record["step"] - self._first_step
-        if steps_made > 0:
-            seconds_per_step = (time.monotonic() - self._first_time) / steps_made
-            parts.append(f"{_duration(seconds_per_step * (self._total_steps - record['step']))} left")
-        return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

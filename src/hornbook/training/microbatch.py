@@ -1,19 +1,17 @@
-"""Making a step fit in memory: fewer rows at once, or activations computed twice.
+"""Making a step fit in memory: fewer rows at once.
 
-Neither changes what is learned. The trainer divides by the count of the global batch, so the sum over its
-pieces is the same however many there are; and recomputed activations are the same activations.
+It does not change what is learned. The trainer divides by the count of the global batch, so the sum over its pieces
+is the same however many there are.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from hornbook.batching.packing import Batch
 from hornbook.errors import RunFailed
+from hornbook.run_directory import read_json, write_json
 
 _OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
@@ -26,10 +24,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MicroBatchSize:
-    """How many rows are computed at once. It only ever shrinks, and what was found to fit is kept."""
+    """How many rows are computed at once. It only ever shrinks.
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    What was found to fit is kept in the file `memory`, where one is given, so that the next start does not run out of
+    memory again. It holds for this device alone.
+    """
+
+    def __init__(self, rows: int, memory: Path | None = None, device: str = "") -> None:
+        self.rows, self._memory, self._device = rows, memory, device
+        if memory is not None and memory.is_file():
+            remembered = read_json(memory)
+            if remembered["device"] == device:
+                self.rows = min(rows, remembered["rows"])
 
     def split(self, batch: Batch) -> Iterator[Batch]:
         """The batch in pieces of that many rows; the last may have fewer."""
@@ -45,19 +51,5 @@ class MicroBatchSize:
                 'activations again in the backward pass (recompute = "full"), or choose a smaller model.'
             )
         self.rows = (self.rows + 1) // 2
-
-
-@contextmanager
-def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the block, keep only the inputs of each layer, and compute the rest again in the backward pass.
-
-    Attached from outside: the layers do not know, and their parameters keep their names.
-    """
-    attached = list(layers)
-    for layer in attached:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    try:
-        yield
-    finally:
-        for layer in attached:
-            del layer.forward
+        if self._memory is not None:
+            write_json(self._memory, {"rows": self.rows, "device": self._device})

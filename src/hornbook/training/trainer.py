@@ -9,6 +9,9 @@ A run that is killed at any moment and started again ends with the same weights,
 the next step depends on is in the checkpoint (weights, optimizer, the loader's place in the data, counters)
 or a function of the step's number (learning rate, random draws).
 
+A step whose loss or gradient is out of bounds is not made. After several in a row the training goes back to the
+last good checkpoint and on with other data.
+
 Weights, optimizer and gradients are in the model's own type, float32; bfloat16 is a type to compute in, by
 autocast.
 """
@@ -28,29 +31,29 @@ from hornbook.batching.packing import Batch
 from hornbook.errors import RunFailed
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
+from hornbook.parallel.recompute import recomputed
 from hornbook.recipe import TrainingSection
 from hornbook.runtime import derive_seed
+from hornbook.training.activations import activation_rms
 from hornbook.training.checkpoint import (
+    CheckpointWriter,
+    intact_checkpoints,
     latest_checkpoint,
     load_checkpoint,
+    read_state,
     remove_unfinished_checkpoints,
-    save_checkpoint,
 )
+from hornbook.training.disk import disk_trouble_told
 from hornbook.training.interruption import StopRequest
-from hornbook.training.metrics import (
-    Evaluation,
-    MetricsLog,
-    ProgressDisplay,
-    Record,
-    TrainingResult,
-    read_metrics,
-    summarize,
-)
-from hornbook.training.microbatch import MicroBatchSize, is_out_of_memory, recomputed
+from hornbook.training.metrics import Evaluation, MetricsLog, Record, TrainingResult, read_metrics, summarize
+from hornbook.training.microbatch import MicroBatchSize, is_out_of_memory
 from hornbook.training.optimizers import MuonWithAdamW
+from hornbook.training.progress import ProgressDisplay, Yardstick
 from hornbook.training.schedule import learning_rate_scale
+from hornbook.training.stability import SpikeGuard, Verdict
+from hornbook.training.tracking import Trackers
 
-_SKIPPED_IN_A_ROW_AT_MOST = 5
+_RETURNS_TO_ONE_CHECKPOINT_AT_MOST = 2
 
 Evaluator = Callable[[Transformer], dict[str, float]]
 
@@ -71,7 +74,7 @@ class Trainer:
     There are checkpoints/ and metrics.jsonl. Where `directory` holds checkpoints already, `train` goes on
     from the newest. The model is on `device` before the optimizer is built, and `section` says the rest. Each
     evaluator is called on the model in evaluation mode, without gradients, under the same autocast as the
-    training.
+    training. With a yardstick, the share of the machine's rate that is reached is shown.
     """
 
     def __init__(
@@ -88,17 +91,23 @@ class Trainer:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        yardstick: Yardstick | None = None,
     ) -> None:
         self.model, self.objective, self.loader, self.optimizer = model, objective, loader, optimizer
         self.section, self.directory, self.total_steps = section, directory, total_steps
         self.evaluators, self.console, self.seed = evaluators, console, seed
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.yardstick = device, dtype, yardstick
 
         self.step = 0
         self.tokens_seen = 0
-        self.skipped_in_a_row = 0
+        self.guard = SpikeGuard(section.skip_spikes)
         rows = section.global_batch_tokens // (section.row_tokens or model.config.max_seq_len)
-        self.micro_batches = MicroBatchSize(min(section.micro_batch_size or rows, rows))
+        self.micro_batches = MicroBatchSize(
+            min(section.micro_batch_size or rows, rows), self._checkpoints / "micro_batch.json", str(device)
+        )
+        self._returned_to_step: int | None = None
+        self._returns = 0
+        self._rolled_back_from_step: int | None = None
         self._is_compiled = section.compile
         self._loss_sum = objective.loss_sum
         if section.compile:
@@ -108,51 +117,61 @@ class Trainer:
     def train(self) -> TrainingResult:
         """Go on from the newest checkpoint, or begin, and train to the end.
 
-        Raises RunFailed where the loss stays without a finite value, where a single row does not fit in
-        memory, and after a checkpoint was saved because the process was asked to stop.
+        Raises RunFailed where the loss stays without a finite value, where a single row does not fit in memory, where
+        the disk cannot be written, and after a checkpoint was saved because the process was asked to stop.
         """
-        self._resume()
         metrics_path = self.directory / "metrics.jsonl"
-        with ExitStack() as stack:
-            stop = stack.enter_context(StopRequest())
+        with disk_trouble_told(self.directory), ExitStack() as stack:
+            self._resume()
             log = stack.enter_context(MetricsLog(metrics_path, self.step))
-            progress = ProgressDisplay(self.console, self.directory.name, self.step, self.total_steps)
-            stack.enter_context(progress)
-            if self.section.recompute == "full":
-                stack.enter_context(recomputed(self.model.model.layers))
+            trackers = stack.enter_context(Trackers(self.section.tracking, self.directory, self.step))
+            stop = stack.enter_context(StopRequest())
+            writer = stack.enter_context(
+                CheckpointWriter(
+                    self._checkpoints, self.section.keep_checkpoints, self.section.milestone_interval_steps
+                )
+            )
+            progress = stack.enter_context(self._progress())
+            stack.enter_context(recomputed(self.model.model.layers, self.section.recompute))
             self.model.train()
             while self.step < self.total_steps:
-                record = self._train_step()
+                record, verdict = self._train_step()
+                if self.guard.has_seen_enough and self._recover(verdict, writer):
+                    log.forget_after(self.step)
+                    continue
                 is_last = self.step == self.total_steps
                 if self.evaluators and (is_last or self.step % self.section.evaluation_interval_steps == 0):
-                    record["evaluation"] = self._evaluate()
+                    record |= self._evaluate()
                 log.write(record)
+                trackers.log(record)
                 progress.show(record)
                 is_stopping = stop.signal_name is not None and not is_last
-                if is_last or is_stopping or self.step % self.section.checkpoint_interval_steps == 0:
+                if is_last or is_stopping or self._is_time_to_save():
                     log.sync()
-                    self._save()
+                    self._save(writer)
+                writer.check()
                 if is_stopping:
+                    writer.wait()
                     raise RunFailed(
                         f"Stopped by {stop.signal_name} after step {self.step} of {self.total_steps}, "
                         "which is saved. Run the same command to continue."
                     )
         return summarize(read_metrics(metrics_path))
 
-    def _train_step(self) -> Record:
-        """One global batch: forward, backward, optimizer. Returns the step's line of metrics."""
+    def _train_step(self) -> tuple[Record, Verdict]:
+        """One global batch: forward, backward, optimizer. Returns the step's line of metrics, and what it was."""
         started = time.perf_counter()
         was_warm, rows_before = self._is_warm, self.micro_batches.rows
         torch.manual_seed(derive_seed(self.seed, self.directory.name, self.step))
-        batch = self.loader.next_batch().to(self.device)
+        batch = self._batch = self.loader.next_batch().to(self.device)
         count = self.objective.count(batch).clamp_min(1)
         loss, sums = self._forward_backward(batch, count)
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.section.clip_norm, foreach=True)
         # The only place where the host waits for the device: what it reads decides whether to update.
         values = torch.stack([loss, grad_norm, *(value / count for value in sums.values())]).tolist()
-        is_usable = math.isfinite(values[0]) and math.isfinite(values[1])
+        verdict = self._judge(values[0], values[1])
         scale = learning_rate_scale(self.step, self.total_steps, self.section)
-        if is_usable:
+        if verdict == "good":
             self.optimizer.scale_learning_rates(scale)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -165,7 +184,7 @@ class Trainer:
         record: Record = {
             "step": self.step,
             "tokens": self.tokens_seen,
-            "loss_nats": values[0] if is_usable else None,
+            "loss_nats": values[0] if verdict == "good" else None,
             "grad_norm": values[1] if math.isfinite(values[1]) else None,
             "lr": self.section.lr * scale,
             "seconds": round(seconds, 6),
@@ -173,9 +192,10 @@ class Trainer:
         }
         if was_warm and self.micro_batches.rows == rows_before:
             record["tokens_per_second"] = round(n_tokens / seconds, 1)
+        if self._rolled_back_from_step is not None:
+            record["rolled_back_from_step"], self._rolled_back_from_step = self._rolled_back_from_step, None
         record |= {name: value for name, value in zip(sums, values[2:], strict=True) if math.isfinite(value)}
-        self._watch(is_usable, values[0], values[1])
-        return record
+        return record, verdict
 
     def _forward_backward(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the other sums of the whole batch, with the gradients in the parameters.
@@ -217,36 +237,112 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def _watch(self, is_usable: bool, loss: float, grad_norm: float) -> None:
-        """Tell of a step that was skipped. Raises RunFailed where too many were in a row."""
-        self.skipped_in_a_row = 0 if is_usable else self.skipped_in_a_row + 1
-        if is_usable:
-            return
-        self.console.print(
-            f"Step {self.step} skipped: loss {loss:.3g}, norm of the gradient {grad_norm:.3g}.", markup=False
-        )
-        if self.skipped_in_a_row >= _SKIPPED_IN_A_ROW_AT_MOST:
-            raise RunFailed(
-                f"The loss or its gradient was not finite for {self.skipped_in_a_row} steps in a row, up to "
-                f'step {self.step}. Lower lr and muon_lr, lengthen the warm-up, or set precision = "float32".'
+    def _judge(self, loss: float, grad_norm: float) -> Verdict:
+        """Whether to make the step; tells of one that is skipped."""
+        usual = self.guard.usual
+        verdict = self.guard.judge(loss, grad_norm)
+        if verdict != "good":
+            self.console.print(
+                f"Step {self.step + 1} skipped: loss {loss:.3g}, norm of the gradient {grad_norm:.3g} ({usual}).",
+                markup=False,
             )
+        return verdict
 
-    def _evaluate(self) -> Evaluation:
+    def _recover(self, verdict: Verdict, writer: CheckpointWriter) -> bool:
+        """After several bad steps in a row, go back to the last good checkpoint. Returns whether that was done.
+
+        The data goes on from where it stands. A loss that is high but finite may be the data's: where the checkpoint
+        does no better on it, the training goes on as it is. Raises RunFailed where the loss has no finite value and
+        going back is no help.
+        """
+        writer.wait()
+        checkpoint = self._last_good_checkpoint()
+        if checkpoint is None:
+            if verdict == "not finite":
+                raise self._not_finite()
+            reason = "there is no good checkpoint to go back to"
+        elif verdict == "spike" and not self._does_better(checkpoint):
+            reason = f"{checkpoint.name} does no better on the same data, so it is the data that has changed"
+        else:
+            from_step, tokens = self.step, self.tokens_seen
+            self._restore(load_checkpoint(checkpoint, self._tensors()))
+            self._returns = self._returns + 1 if self._returned_to_step == self.step else 1
+            self._returned_to_step, self._rolled_back_from_step = self.step, from_step
+            self.console.print(
+                f"Bad steps in a row, up to step {from_step}: back to step {self.step}, and on with the data that "
+                f"comes after {tokens:,} tokens.",
+                highlight=False,
+            )
+            return True
+        self.guard.forget()
+        self.console.print(f"The loss stays high: {reason}. Going on.", highlight=False)
+        return False
+
+    def _last_good_checkpoint(self) -> Path | None:
+        """The newest that a run never asked to stop has, too; none that was returned to often enough already.
+
+        So a run that is stopped and goes on returns to the same one.
+        """
+        for checkpoint in intact_checkpoints(self._checkpoints, warn=self.console.print):
+            state = read_state(checkpoint)
+            if state["is_regular"] and state["guard"]["skipped_in_a_row"] == 0:
+                is_used_up = (
+                    state["step"] == self._returned_to_step and self._returns >= _RETURNS_TO_ONE_CHECKPOINT_AT_MOST
+                )
+                return None if is_used_up else checkpoint
+        return None
+
+    def _does_better(self, checkpoint: Path) -> bool:
+        """Whether the checkpoint's model has a usual loss on the last batch."""
+        weights = {name: tensor for name, tensor in self._tensors().items() if name.startswith("model.")}
+        kept = {name: tensor.clone() for name, tensor in weights.items()}
+        load_checkpoint(checkpoint, weights)
+        with torch.no_grad(), self._autocast():
+            losses = [self.objective.loss_sum(self.model, part)[0] for part in self.micro_batches.split(self._batch)]
+            loss = torch.stack(losses).sum() / self.objective.count(self._batch).clamp_min(1)
+            for name, tensor in weights.items():
+                tensor.copy_(kept[name])
+        return not self.guard.is_high_loss(loss.item())
+
+    def _not_finite(self) -> RunFailed:
+        again = ", also after going back to a checkpoint" if self._returns else ""
+        return RunFailed(
+            f"The loss or its gradient was not finite for {self.guard.skipped_in_a_row} steps in a row, up to "
+            f"step {self.step}{again}. Lower lr and muon_lr, lengthen the warm-up, or set precision = "
+            '"float32".'
+        )
+
+    def _evaluate(self) -> dict[str, Any]:
+        """What the evaluators measure, and the size of some activations on the step's own data."""
         self.model.eval()
         with torch.no_grad(), self._autocast():
-            evaluation = {name: evaluate(self.model) for name, evaluate in self.evaluators.items()}
+            evaluation: Evaluation = {name: evaluate(self.model) for name, evaluate in self.evaluators.items()}
+            first = next(self.micro_batches.split(self._batch))
+            sizes = activation_rms(list(self.model.model.layers), lambda: self.objective.loss_sum(self.model, first))
         self.model.train()
-        return evaluation
+        finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
+        return {"evaluation": evaluation, "activation_rms": finite}
 
-    def _save(self) -> None:
+    def _progress(self) -> ProgressDisplay:
+        return ProgressDisplay(
+            self.console, self.directory.name, self.step, self.total_steps, self.device, self.yardstick
+        )
+
+    def _is_time_to_save(self) -> bool:
+        intervals = (self.section.checkpoint_interval_steps, self.section.milestone_interval_steps)
+        return any(interval is not None and self.step % interval == 0 for interval in intervals)
+
+    def _save(self, writer: CheckpointWriter) -> None:
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "micro_batch_rows": self.micro_batches.rows,
+            "is_regular": self._is_time_to_save(),
+            "guard": self.guard.state_dict(),
             "loader": self.loader.state_dict(),
         }
-        save_checkpoint(self._checkpoints, self.step, self._tensors(), state, self.section.keep_checkpoints)
+        # One that is saved because of a stop must not push out the one to go back to.
+        is_extra = not state["is_regular"] and self.step < self.total_steps
+        writer.save(self.step, self._tensors(), state, keep_one_more=is_extra)
 
     def _resume(self) -> None:
         remove_unfinished_checkpoints(self._checkpoints)
@@ -254,11 +350,14 @@ class Trainer:
         if checkpoint is None:
             return
         state = load_checkpoint(checkpoint, self._tensors())
-        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
-        self.micro_batches.rows = min(self.micro_batches.rows, state["micro_batch_rows"])
+        self._restore(state)
         self.loader.load_state_dict(state["loader"])
         self.console.print(f"Going on from step {self.step} of {self.total_steps}.", highlight=False)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Everything but the tensors and the place in the data."""
+        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
+        self.guard.load_state_dict(state["guard"])
 
     @property
     def _checkpoints(self) -> Path:
