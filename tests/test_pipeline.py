@@ -251,7 +251,8 @@ def test_the_run_ends_with_the_scores_a_sample_and_where_things_are(workshop: Wo
 
 def test_the_real_stages_stand_in_an_order_in_which_needs_come_first() -> None:
     names = [stage.name for stage in STAGES]
-    assert names == ["corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluation", "export"]
+    before, after = ["corpus", "tokenizer", "tokens", "pretrain"], ["evaluation", "export"]
+    assert names == [*before, "finetune", "preference", "reinforce", "classify", *after]
     for position, stage in enumerate(STAGES):
         assert set(stage.needs) <= set(names[:position])
 

@@ -160,7 +160,7 @@ def test_a_damaged_archive_is_named(write: Write) -> None:
 
 
 def test_another_kind_of_source_is_refused() -> None:
-    with pytest.raises(UserError, match="'talks.json' is neither storyworld nor files:PATH nor hf://"):
+    with pytest.raises(UserError, match=r"'talks\.json' is neither storyworld nor files:PATH nor hf://"):
         list(read_conversations(["talks.json"], NO_WORLD))
 
 

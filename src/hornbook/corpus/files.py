@@ -17,6 +17,7 @@ from hornbook.corpus.engine import load_daft
 from hornbook.errors import RunFailed, UserError
 
 KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc", ".wet")
+TABLE_KINDS = (".tsv", ".csv")
 COMPRESSIONS = (".gz", ".zst")
 URL_SCHEMES = ("s3://", "gs://", "az://", "hf://", "https://", "http://")
 # As much as is fetched at once from behind a URL, and so the memory that a remote file takes.

@@ -35,9 +35,9 @@ class LoraLinear(nn.Linear):
         with torch.device("meta"):
             super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
         self.weight, self.bias = linear.weight, linear.bias
-        options = {"bias": False, "device": linear.weight.device, "dtype": linear.weight.dtype}
-        self.lora_A = nn.Linear(linear.in_features, rank, **options)
-        self.lora_B = nn.Linear(rank, linear.out_features, **options)
+        device, dtype = linear.weight.device, linear.weight.dtype
+        self.lora_A = nn.Linear(linear.in_features, rank, bias=False, device=device, dtype=dtype)
+        self.lora_B = nn.Linear(rank, linear.out_features, bias=False, device=device, dtype=dtype)
         self.scale = alpha / rank
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ def answer_tensors(answers: Sequence[Answer], row_tokens: int, pad_id: int) -> d
     for row, answer in enumerate(answers):
         n_prompt, n_tokens = len(answer.prompt), len(answer)
         if not 0 < n_prompt <= n_tokens <= row_tokens:
-            raise ValueError(f"a prompt of {n_prompt} and an answer of {len(answer.ids)} tokens in rows of {row_tokens}")
+            raise ValueError(
+                f"a prompt of {n_prompt} and an answer of {len(answer.ids)} tokens in rows of {row_tokens}"
+            )
         input_ids_BT[row, :n_tokens] = torch.tensor([*answer.prompt, *answer.ids])
         if answer.ids:
             labels_BT[row, n_prompt - 1 : n_tokens - 1] = torch.tensor(list(answer.ids))

@@ -60,15 +60,17 @@ class DirectPreference:
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over pairs, in nats, and these sums:
 
-        accuracy: pairs whose chosen answer gained more than the other (no gain, as at the start, is none). margin:
-        β times the difference of their log-ratios. chosen_reward, rejected_reward: β times each log-ratio.
-        kl_nats: an estimate of how far the model has gone from the reference, from the tokens of both answers: the
-        mean over tokens of r - 1 - log r with r = π_ref / π (Schulman 2020, "Approximating KL divergence"). The
-        answers are not the model's own, so it shows the drift and is not the divergence itself.
+        accuracy: pairs whose chosen answer gained more than the other (no gain, as at the start, is none).
+        chosen_likelier: pairs whose chosen answer has the higher probability, whatever it had before. margin: β times
+        the difference of their log-ratios. chosen_reward, rejected_reward: β times each log-ratio. kl_nats: an
+        estimate of how far the model has gone from the reference, from the tokens of both answers: the mean over
+        tokens of r - 1 - log r with r = π_ref / π (Schulman 2020, "Approximating KL divergence"). The answers are not
+        the model's own, so it shows the drift and is not the divergence itself.
         """
         if not isinstance(batch, PairBatch):
             raise ValueError("preferences are learned from pairs")
-        log_ratios_BT = token_log_probabilities(model, batch) - batch.reference_log_probabilities
+        log_BT = token_log_probabilities(model, batch)
+        log_ratios_BT = log_BT - batch.reference_log_probabilities
         n_labels_B = (batch.labels != IGNORE_INDEX).sum(1).clamp_min(1)
         rewards_B = self._beta * log_ratios_BT.sum(1)
         if self._length_normalised:
@@ -80,6 +82,7 @@ class DirectPreference:
         kl_B = k3_divergence(log_ratios_BT.detach()).sum(1) / n_labels_B
         sums = {
             "accuracy": (margins_P > 0).sum(),
+            "chosen_likelier": (log_BT[0::2].sum(1) > log_BT[1::2].sum(1)).sum(),
             "margin": margins_P.sum(),
             "chosen_reward": chosen_P.sum(),
             "rejected_reward": rejected_P.sum(),

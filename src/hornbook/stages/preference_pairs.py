@@ -44,8 +44,8 @@ def read_preference_pairs(sources: Sequence[str], world: StoryworldSection, pair
             pair_of_row = _pair(row)
             if pair_of_row is None:
                 raise UserError(
-                    f"{place}: is no pair of answers; it needs chosen and rejected, and prompt, instruction or messages "
-                    f"unless these hold the whole conversation, but has: {fields_of(row)}"
+                    f"{place}: is no pair of answers; it needs chosen and rejected, and prompt, instruction or "
+                    f"messages unless these hold the whole conversation, but has: {fields_of(row)}"
                 )
             try:
                 check_messages(pair_of_row.prompt, before_answer=True)
@@ -61,12 +61,11 @@ def _pair(row: Any) -> PreferencePair | None:
     chosen, rejected = _turns(row.get("chosen"), prompt), _turns(row.get("rejected"), prompt)
     if not chosen or not rejected:
         return None
-    answers = [turns[-1].get("content") for turns in (chosen, rejected)]
-    if not all(isinstance(answer, str) for answer in answers):
+    better, worse = chosen[-1].get("content"), rejected[-1].get("content")
+    is_answered = all(turns[-1].get("role") == "assistant" for turns in (chosen, rejected))
+    if not is_answered or not isinstance(better, str) or not isinstance(worse, str):
         return None
-    if any(turns[-1].get("role") != "assistant" for turns in (chosen, rejected)):
-        return None
-    return PreferencePair(prompt or chosen[:-1], answers[0], answers[1])
+    return PreferencePair(prompt or chosen[:-1], better, worse)
 
 
 def _prompt(row: dict[str, Any]) -> list[Message] | None:

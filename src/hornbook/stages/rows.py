@@ -4,6 +4,7 @@ Training data is not guessed at: whoever reads a row either knows its form or st
 """
 
 import csv
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -11,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.corpus.engine import load_daft
-from hornbook.corpus.files import find_files, kind_of, open_file
+from hornbook.corpus.files import TABLE_KINDS, find_files, kind_of, open_file
 from hornbook.corpus.sources import HUB_PREFIX
 from hornbook.errors import UserError
 
-TABLE_KINDS = (".tsv", ".csv")
 ROW_KINDS = (".jsonl", ".json", *TABLE_KINDS)
 
 PlacedRow = tuple[str, Any]
@@ -50,10 +50,12 @@ def fields_of(row: Any) -> str:
 def _rows_of_file(path: Path) -> Iterator[PlacedRow]:
     text = _text(path)
     if kind_of(path) in TABLE_KINDS:
-        delimiter = "\t" if kind_of(path) == ".tsv" else ","
+        lines = io.StringIO(text, newline="")
         # Quotes of a tsv are text: messages are full of them, and what is in them has no tab.
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        table = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, quoting=quoting)
+        if kind_of(path) == ".tsv":
+            table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            table = csv.reader(lines)
         yield from ((f"{path}, line {table.line_num}", row) for row in table if row)
     elif kind_of(path) == ".jsonl":
         # Not splitlines: JSON may hold line ends of other kinds, such as U+2028, as they are.
