@@ -18,10 +18,13 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.huggingface import load_pretrained, save_pretrained
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
+from hornbook.objectives.answers import Answer, answer_batch
+from hornbook.objectives.next_token import NextToken
 from hornbook.pipeline import Selection, run_pipeline
 from hornbook.recipe import ModelSection, load_recipe
 from hornbook.run_directory import read_json
 from hornbook.stages.classify import predict
+from hornbook.tokenizer.chat import render
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.metrics import read_metrics
 
@@ -125,22 +128,23 @@ def test_a_file_of_identical_pairs_alone_is_refused_in_a_sentence(
 ) -> None:
     source = write_rows(tmp_path / "pairs.jsonl", [{"prompt": "Mat?", "chosen": "A", "rejected": "A"}] * 9)
     section = f"[preference]\ninit_from = '{base}'\nsource = 'files:{source}'\n" + TRAINING.format(tokens=256)
-    with pytest.raises(UserError, match="preference: 0 pairs to train on .* 9 have the same answer twice"):
+    with pytest.raises(UserError, match=r"preference: 0 pairs to train on .* 9 have the same answer twice"):
         run(write_recipe(section, TOP), tmp_path / "runs")
 
 
 @pytest.fixture
 def reinforce_recipe(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> Path:
-    """A model that stutters letters is paid for one of them; to make it end, its end is likely from the start."""
+    """A model that answers with one of four letters, whatever is asked, is paid for one of them."""
     model, tokenizer = load_pretrained(base), Tokenizer.load(base)
     folder = tmp_path / "talker"
-    with torch.no_grad():
-        embedding = model.model.embed_tokens.weight
-        answer_start = tokenizer.special_id("<|assistant|>")
-        for text in "abcd":
-            # What follows the assistant's token is one of four letters, and what follows a letter is the end.
-            embedding[tokenizer.encode(text)[0]] = 2 * embedding[answer_start]
-            embedding[tokenizer.encode(text)[0]] += 3 * embedding[tokenizer.special_id("<|end|>")]
+    end = tokenizer.special_id("<|end|>")
+    asked, _ = render([{"role": "user", "content": "Letter 7?"}], tokenizer, add_generation_prompt=True)
+    lessons = answer_batch([Answer(asked, [*tokenizer.encode(letter), end]) for letter in "abcd"], 32, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    for _ in range(40):
+        (NextToken().loss_sum(model, lessons)[0] / 8).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     save_pretrained(model, folder, tokenizer.end_of_text_id, tokenizer.pad_id)
     tokenizer.save(folder)
     rows = [{"prompt": f"Letter {number}?", "answer": "b"} for number in range(40)]
