@@ -487,6 +487,8 @@ class ClassifySection(TrainingSection):
         None, min_length=1, description="As in finetune. Default: the model that pretraining makes."
     )
     source: Texts = Field(
+        (),
+        validate_default=True,
         min_length=1,
         description="Where the texts come from: files:PATH (json or jsonl with the fields below; tsv or csv with a "
         "header that names them, or with the label first and the text second) or hf://datasets/OWNER/NAME.",
