@@ -251,9 +251,14 @@ def test_the_run_ends_with_the_scores_a_sample_and_where_things_are(workshop: Wo
 
 def test_the_real_stages_stand_in_an_order_in_which_needs_come_first() -> None:
     names = [stage.name for stage in STAGES]
-    assert names == ["corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluation", "export"]
+    before, after = ["corpus", "tokenizer", "tokens", "pretrain"], ["evaluation", "export"]
+    assert names == [*before, "finetune", "preference", "reinforce", "classify", *after]
     for position, stage in enumerate(STAGES):
         assert set(stage.needs) <= set(names[:position])
+
+
+STAGES_OF_BOTH = ["corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluation", "export"]
+"""The stages of a recipe that pretrains and fine-tunes."""
 
 
 def repeated_by(change: dict[str, Any], write_recipe: Callable[..., Path], folder: Path) -> list[str]:
@@ -269,7 +274,7 @@ def repeated_by(change: dict[str, Any], write_recipe: Callable[..., Path], folde
     path = write_recipe(f"[pretrain]\n{training}[finetune]\n{training}")
     console = Console(file=io.StringIO())
     run_pipeline(load_recipe(path), folder, Selection(), console, stages)
-    assert len(worked) == len(STAGES)
+    assert worked == STAGES_OF_BOTH
     worked.clear()
     run_pipeline(load_recipe(path, change), folder, Selection(), console, stages)
     return worked
@@ -293,8 +298,7 @@ def repeated_by(change: dict[str, Any], write_recipe: Callable[..., Path], folde
 def test_a_change_of_a_real_recipe_repeats_from_the_first_stage_it_touches(
     change: dict[str, Any], first: str | None, write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    names = [stage.name for stage in STAGES]
-    expected = names[names.index(first) :] if first else []
+    expected = STAGES_OF_BOTH[STAGES_OF_BOTH.index(first) :] if first else []
     assert repeated_by(change, write_recipe, tmp_path / "runs") == expected
 
 

@@ -175,6 +175,23 @@ def _eval(arguments: Sequence[str]) -> None:
     evaluate_run(options.run, options.json)
 
 
+def _predict(arguments: Sequence[str]) -> None:
+    from hornbook.options import PredictOptions
+
+    options = _parse(PredictOptions, "predict", arguments)
+    import json
+
+    from hornbook.stages.classify import predict
+
+    predicted = predict(options.run, options.texts)
+    if options.json:
+        print(json.dumps(predicted, indent=2))
+        return
+    for text, probabilities in zip(options.texts, predicted, strict=True):
+        likeliest = max(probabilities, key=probabilities.__getitem__)
+        print(f"{likeliest}  {probabilities[likeliest]:.1%}  {text}")
+
+
 def _export(arguments: Sequence[str]) -> None:
     from hornbook.options import ExportOptions
 
@@ -204,6 +221,7 @@ VERBS = {
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
     "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
+    "predict": Verb("Tell the class of a text.", 'runs/spam "You have won a prize!"', _predict),
     "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format gguf", _export),
     "world": Verb(
         "Write what the storyworld of a recipe writes, to look at.",

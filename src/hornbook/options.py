@@ -106,6 +106,15 @@ class EvalOptions:
 
 
 @dataclass
+class PredictOptions:
+    """Options of `predict`."""
+
+    run: ModelPath
+    texts: Annotated[tuple[str, ...], Positional, arg(metavar="TEXT", help="The texts to tell the class of.")]
+    json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+
+
+@dataclass
 class ExportOptions:
     """Options of `export`."""
 

@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = {
     "milestone_interval_steps",
     "tracking",
 }
+_UNLESS_USED = {"weights", "patience", "lora"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,24 @@ def _run_pretrain(context: StageContext) -> dict[str, Any]:
 
 def _run_finetune(context: StageContext) -> dict[str, Any]:
     from hornbook.stages.finetune import run
+
+    return run(context)
+
+
+def _run_preference(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.preference import run
+
+    return run(context)
+
+
+def _run_reinforce(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.reinforce import run
+
+    return run(context)
+
+
+def _run_classify(context: StageContext) -> dict[str, Any]:
+    from hornbook.stages.classify import run
 
     return run(context)
 
@@ -157,15 +176,41 @@ def _origin(folder: str | None) -> dict[str, Any]:
 def _finetune_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     if recipe.finetune is None:
         return None
-    settings = {"seed": recipe.seed, "training": _training_settings(recipe.finetune)}
+    training = _training_settings(recipe.finetune)
+    # These came later: where they are not used, a run from before them is still what the recipe asks for.
+    training = {name: value for name, value in training.items() if value or name not in _UNLESS_USED}
+    settings = {"seed": recipe.seed, "training": training}
     settings |= _origin(recipe.finetune.init_from)
     if "storyworld" in recipe.finetune.source:
         settings["storyworld"] = recipe.storyworld.model_dump(mode="json")
     return settings
 
 
+def _preference_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    section = recipe.preference
+    if section is None:
+        return None
+    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+    return settings | ({"storyworld": recipe.storyworld.seed} if "storyworld" in section.source else {})
+
+
+def _reinforce_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    section = recipe.reinforce
+    if section is None:
+        return None
+    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+    return settings | ({"storyworld": recipe.storyworld.seed} if "storyworld" in section.source else {})
+
+
+def _classify_settings(recipe: Recipe) -> Mapping[str, Any] | None:
+    section = recipe.classify
+    if section is None:
+        return None
+    return {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+
+
 def _training_settings(section: TrainingSection) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {"init_from"})
+    return section.model_dump(mode="json", exclude=_WITHOUT_EFFECT | {"init_from", "sample_answers"})
 
 
 def _evaluation_settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -209,15 +254,36 @@ STAGES = (
         version=2,
     ),
     Stage(
-        name="evaluation",
+        name="preference",
         needs=("tokenizer", "pretrain", "finetune"),
+        settings=_preference_settings,
+        run=_run_preference,
+        sources=lambda recipe: recipe.preference.source if recipe.preference else (),
+    ),
+    Stage(
+        name="reinforce",
+        needs=("tokenizer", "pretrain", "finetune", "preference"),
+        settings=_reinforce_settings,
+        run=_run_reinforce,
+        sources=lambda recipe: recipe.reinforce.source if recipe.reinforce else (),
+    ),
+    Stage(
+        name="classify",
+        needs=("tokenizer", "pretrain", "finetune"),
+        settings=_classify_settings,
+        run=_run_classify,
+        sources=lambda recipe: recipe.classify.source if recipe.classify else (),
+    ),
+    Stage(
+        name="evaluation",
+        needs=("tokenizer", "pretrain", "finetune", "preference", "reinforce"),
         settings=_evaluation_settings,
         run=_run_evaluation,
         version=2,
     ),
     Stage(
         name="export",
-        needs=("tokenizer", "pretrain", "finetune"),
+        needs=("tokenizer", "pretrain", "finetune", "preference", "reinforce"),
         settings=lambda recipe: recipe.export.model_dump(mode="json"),
         run=_run_export,
     ),
@@ -313,9 +379,10 @@ def _file_contents(sources: Sequence[str]) -> list[tuple[str, str]]:
     patterns = [source.removeprefix("files:") for source in sources if source.startswith("files:")]
     if not patterns:
         return []
-    from hornbook.corpus.files import find_files
+    from hornbook.corpus.files import KINDS, TABLE_KINDS, find_files
 
-    return [(path.name, sha256_file(path)) for pattern in patterns for path in find_files(pattern)]
+    found = [path for pattern in patterns for path in find_files(pattern, (*KINDS, *TABLE_KINDS))]
+    return [(path.name, sha256_file(path)) for path in found]
 
 
 def _announce(

@@ -54,6 +54,7 @@ SpecialTokens = Annotated[tuple[Annotated[str, Field(pattern=r"^\S+$")], ...], B
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], BeforeValidator(_as_tuple)]
 Suites = Annotated[tuple[Literal["comprehension", "reasoning", "facts"], ...], BeforeValidator(_as_tuple)]
 Trackers = Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], BeforeValidator(_as_tuple)]
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Presets = Annotated[tuple[Literal["basic", "gopher", "c4", "fineweb"], ...], BeforeValidator(_presets)]
 Threshold = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_off_as_none)]
 Language = Annotated[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None, BeforeValidator(_off_as_none)]
@@ -387,6 +388,18 @@ class PretrainSection(TrainingSection):
     )
 
 
+class LoraSection(Section):
+    """Low-rank adapters: what is trained instead of the matrices they are added to."""
+
+    rank: int = Field(8, gt=0, description="Rank of each adapter.")
+    alpha: float = Field(16.0, gt=0, description="An adapter counts alpha / rank times.")
+    targets: Annotated[tuple[LoraTarget, ...], BeforeValidator(_as_tuple)] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Matrices of each layer that get one; those that the model does not have are passed over.",
+    )
+
+
 class FinetuneSection(TrainingSection):
     """Training on conversations, with the loss on the answers alone."""
 
@@ -399,12 +412,118 @@ class FinetuneSection(TrainingSection):
     source: Texts = Field(
         ("storyworld",),
         min_length=1,
-        description="Where the conversations come from: storyworld, or files:PATH (json or jsonl with "
-        "instruction, input, output; or with messages).",
+        description="Where the conversations come from: storyworld, files:PATH (json or jsonl with instruction, input, "
+        "output; with messages; or with conversations) or hf://datasets/OWNER/NAME.",
+    )
+    weights: Weights = Field(
+        (),
+        description="How often each conversation of a source is taken, on average, one number for each source: 2 is "
+        "twice, 0.5 takes a half. Default: once.",
     )
     validation_fraction: float = Field(
         0.02, gt=0, lt=0.5, description="Share of the conversations set apart for validation."
     )
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="Stop after this many validations without a better one, and keep the model of the best. "
+        "Default: train to the end.",
+    )
+    sample_answers: int = Field(
+        3, ge=0, description="Answers to conversations of the validation that are shown at each validation."
+    )
+    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of the whole model.")
+
+
+class PreferenceSection(TrainingSection):
+    """Training on pairs of a better and a worse answer (DPO). A row holds one answer with its prompt."""
+
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description="adamw for all, or muon for the matrices.")
+    lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the matrices.")
+    warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
+    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    init_from: str | None = Field(
+        None, min_length=1, description="As in finetune. Default: the model that the stage before makes."
+    )
+    source: Texts = Field(
+        ("storyworld",),
+        min_length=1,
+        description="Where the pairs come from: storyworld, files:PATH (json or jsonl with chosen and rejected, and a "
+        "prompt in any of the common forms) or hf://datasets/OWNER/NAME.",
+    )
+    pairs: int = Field(4000, gt=0, description="Pairs that the storyworld writes.")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the pairs set apart for validation.")
+    beta: float = Field(0.1, gt=0, description="How strongly the distance from the model at the start counts.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Probability that a pair is the wrong way round (conservative DPO)."
+    )
+    length_normalised: bool = Field(False, description="Compare answers per token, so that long ones do not gain.")
+    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of the whole model.")
+
+
+class ReinforceSection(TrainingSection):
+    """Training on answers of the model's own, by whether they are right (GRPO). A row holds one answer."""
+
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description="adamw for all, or muon for the matrices.")
+    lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the matrices.")
+    warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
+    schedule: Literal["cosine", "wsd", "constant"] = Field("constant", description="Learning rate after the warm-up.")
+    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    init_from: str | None = Field(
+        None, min_length=1, description="As in finetune. Default: the model that the stage before makes."
+    )
+    source: Texts = Field(
+        ("storyworld",),
+        min_length=1,
+        description="Where the prompts come from: storyworld (its puzzles), files:PATH (json or jsonl with prompt or "
+        "question, and the answer) or hf://datasets/OWNER/NAME.",
+    )
+    prompts: int = Field(4000, gt=0, description="Puzzles that the storyworld writes.")
+    validation_prompts: int = Field(100, gt=0, description="Prompts set apart for validation.")
+    answers_per_prompt: int = Field(8, gt=1, description="Answers drawn for each prompt: the group.")
+    answer_tokens: int = Field(24, gt=1, description="Longest answer; one that does not end in it gets no reward.")
+    updates_per_rollout: int = Field(1, gt=0, description="Steps made with the same answers before new ones are drawn.")
+    clip_range: float = Field(0.2, gt=0, lt=1, description="How far a probability may move in steps on one rollout.")
+    kl_beta: float = Field(0.02, ge=0, description="How strongly the distance from the model at the start counts.")
+    average: Literal["answers", "tokens"] = Field(
+        "answers", description="Average over the tokens of each answer first (GRPO), or over all tokens alike (DAPO)."
+    )
+    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of the whole model.")
+
+
+class ClassifySection(TrainingSection):
+    """Training a head that tells the class of a text from its last token."""
+
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description="adamw for all, or muon for the matrices.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
+    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    init_from: str | None = Field(
+        None, min_length=1, description="As in finetune. Default: the model that pretraining makes."
+    )
+    source: Texts = Field(
+        (),
+        validate_default=True,
+        min_length=1,
+        description="Where the texts come from: files:PATH (json or jsonl with the fields below; tsv or csv with a "
+        "header that names them, or with the label first and the text second) or hf://datasets/OWNER/NAME.",
+    )
+    text_field: str = Field("text", min_length=1, description="Name of the field that holds the text.")
+    label_field: str = Field("label", min_length=1, description="Name of the field that holds the class.")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the texts set apart for validation.")
+    test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the texts set apart for the final test.")
+    balance: bool = Field(False, description="Take as many texts of each class as the rarest has, by chance.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each class weighs as much as any other, however many texts it has."
+    )
+    train_layers: int | None = Field(
+        None,
+        ge=0,
+        description="How many of the last layers are trained, beside the final norm and the head. Default: everything.",
+    )
+    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of whole layers.")
 
 
 class EvaluateSection(Section):
@@ -427,6 +546,10 @@ class ExportSection(Section):
     )
 
 
+TRAINING_STAGES = ("pretrain", "finetune", "preference", "reinforce", "classify")
+TrainedSection = PretrainSection | FinetuneSection | PreferenceSection | ReinforceSection | ClassifySection
+
+
 class Recipe(Section):
     """A whole experiment."""
 
@@ -441,17 +564,25 @@ class Recipe(Section):
     tokenizer: TokenizerSection = Field(TokenizerSection(), description="How text is cut into tokens.")
     model: ModelSection = Field(ModelSection(), description="The shape of the model.")
     pretrain: PretrainSection | None = Field(
-        None, description="Training on the corpus; left out only where finetune.init_from names a model."
+        None, description="Training on the corpus; left out only where a later init_from names a model."
     )
     finetune: FinetuneSection | None = Field(None, description="Training on conversations; may be left out.")
+    preference: PreferenceSection | None = Field(None, description="Training on pairs of answers; may be left out.")
+    reinforce: ReinforceSection | None = Field(None, description="Training on rewards; may be left out.")
+    classify: ClassifySection | None = Field(None, description="Training a classifier; may be left out.")
     evaluate: EvaluateSection = Field(EvaluateSection(), description="What is asked of the model.")
     export: ExportSection = Field(ExportSection(), description="The form in which the model leaves.")
 
     @property
     def origin(self) -> str | None:
         """The folder of the model that training goes on from, or None where it begins with a new one."""
-        sections = (self.pretrain, self.finetune)
-        return next((section.init_from for section in sections if section and section.init_from), None)
+        return next((section.init_from for section in self.training_sections.values() if section.init_from), None)
+
+    @property
+    def training_sections(self) -> "dict[str, TrainedSection]":
+        """The sections of the training stages that this recipe has, by name, in the order of the stages."""
+        sections = {name: getattr(self, name) for name in TRAINING_STAGES}
+        return {name: section for name, section in sections.items() if section is not None}
 
 
 def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -524,10 +655,10 @@ def _with_stand_ins(table: dict[str, Any], wrong_places: list[tuple[Any, ...]]) 
             else:  # an entry of a list: the whole list goes
                 inner.pop(part, None)
         inner.pop(place[-1], None)
-    needed_tokens = {"tokens": 1, "global_batch_tokens": 1}
-    for name in ("pretrain", "finetune"):
+    needed = {"tokens": 1, "global_batch_tokens": 1}
+    for name in TRAINING_STAGES:
         if name in mended:
-            mended[name] = needed_tokens | mended[name]
+            mended[name] = needed | ({"source": ("files:",)} if name == "classify" else {}) | mended[name]
     return {"name": "stand-in"} | mended
 
 

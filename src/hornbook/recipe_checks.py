@@ -12,27 +12,29 @@ def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     yield from _corpus_problems(recipe.corpus)
     yield from _model_problems(recipe.model)
     yield from _origin_problems(recipe)
-    for name, section in (("pretrain", recipe.pretrain), ("finetune", recipe.finetune)):
-        if section is not None:
-            yield from _training_problems(name, section, recipe)
+    for name, section in recipe.training_sections.items():
+        yield from _training_problems(name, section, recipe)
+    yield from _answer_problems(recipe)
 
 
 def _origin_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     """Where the model comes from: the recipe's own shape, or a folder; never both."""
-    origin = recipe.origin
-    if recipe.finetune is not None and recipe.finetune.init_from is not None:
-        if recipe.pretrain is not None:
-            yield ["finetune.init_from", "pretrain"], "starts from another model than pretrain makes: leave out one"
-    elif recipe.pretrain is None:
+    origin, sections = recipe.origin, recipe.training_sections
+    first = next(iter(sections), "pretrain")
+    if first not in sections or (first != "pretrain" and sections[first].init_from is None):
         yield ["pretrain"], "is missing, and has no default"
+    for name, section in sections.items():
+        if name != first and section.init_from is not None:
+            yield [f"{name}.init_from", first], f"starts from another model than {first} makes: leave out one"
+    origin_fields = [f"{name}.init_from" for name in sections]
     own_tokenizer = recipe.tokenizer.model_copy(update={"special_tokens": ()})
-    for name, section in (("model", recipe.model), ("tokenizer", own_tokenizer)):
-        if origin is not None and section != type(section)():
-            yield [name, "pretrain.init_from", "finetune.init_from"], f"must be left out: {origin} has its own"
-    for name, training in (("pretrain", recipe.pretrain), ("finetune", recipe.finetune)):
-        if origin is not None and training is not None and training.row_tokens is None:
+    for name, part in (("model", recipe.model), ("tokenizer", own_tokenizer)):
+        if origin is not None and part != type(part)():
+            yield [name, *origin_fields], f"must be left out: {origin} has its own"
+    for name, training in sections.items():
+        if origin is not None and training.row_tokens is None:
             yield (
-                [f"{name}.row_tokens", "pretrain.init_from", "finetune.init_from"],
+                [f"{name}.row_tokens", *origin_fields],
                 f"must be given, since only {origin} knows how long its texts may be",
             )
 
@@ -124,6 +126,37 @@ def _training_problems(name: str, section: "TrainingSection", recipe: "Recipe") 
             [f"{name}.decay_fraction", f"{name}.warmup_fraction", f"{name}.schedule"],
             f"and warmup_fraction must come to at most 1, but come to "
             f"{section.warmup_fraction + section.decay_fraction:g}",
+        )
+
+
+def _answer_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    """Stages whose rows are answers that belong together: pairs, or the group of a prompt."""
+    finetune = recipe.finetune
+    if finetune is not None and len(finetune.weights) not in (0, len(finetune.source)):
+        yield (
+            ["finetune.weights", "finetune.source"],
+            f"must have one number for each of the {len(finetune.source)} sources, but has {len(finetune.weights)}",
+        )
+    group_sizes = {"preference": 2}
+    if recipe.reinforce is not None:
+        group_sizes["reinforce"] = recipe.reinforce.answers_per_prompt
+    for name, group_size in group_sizes.items():
+        section = recipe.training_sections.get(name)
+        if section is None:
+            continue
+        row_tokens = section.row_tokens or recipe.model.max_seq_len
+        if section.global_batch_tokens % row_tokens == 0 and (section.global_batch_tokens // row_tokens) % group_size:
+            yield (
+                [f"{name}.global_batch_tokens", f"{name}.row_tokens", "model.max_seq_len"],
+                f"must be a multiple of {group_size} rows of {row_tokens} tokens, which belong together, "
+                f"but is {section.global_batch_tokens}; "
+                f"try {_nearest_multiple(section.global_batch_tokens, group_size * row_tokens)}",
+            )
+    reinforce = recipe.reinforce
+    if reinforce is not None and reinforce.row_tokens is not None and reinforce.answer_tokens >= reinforce.row_tokens:
+        yield (
+            ["reinforce.answer_tokens", "reinforce.row_tokens"],
+            f"must leave room for the prompt in a row of {reinforce.row_tokens}, but is {reinforce.answer_tokens}",
         )
 
 

@@ -68,6 +68,15 @@ def test_an_answer_may_be_called_response_and_the_input_may_be_missing(write: Wr
     assert read(write("a.json", rows)) == [asked_and_answered("Say hello.", "Hello.")]
 
 
+def test_sharegpt_rows_are_read_with_their_system_message(write: Write) -> None:
+    row = {
+        "system": "Be brief.",
+        "conversations": [{"from": "human", "value": "Who are you?"}, {"from": "gpt", "value": "A model."}],
+    }
+    expected = [{"role": "system", "content": "Be brief."}, *asked_and_answered("Who are you?", "A model.")]
+    assert read(write("a.jsonl", [row])) == [expected]
+
+
 def test_empty_lines_are_no_rows(write: Write) -> None:
     assert len(read(write("a.jsonl", f"{json.dumps(GREETING)}\n\n{json.dumps(TALK)}\n"))) == 2
 
@@ -101,6 +110,8 @@ def test_sources_follow_each_other_and_a_folder_gives_its_files_in_order(write: 
         ("Hello.", "is no conversation; .* but has: str"),
         ({"messages": []}, "has no messages"),
         ({"messages": ["Hello."]}, "is no conversation"),
+        ({"conversations": [{"from": "tool", "value": "Hello."}]}, "has the role 'tool'"),
+        ({"conversations": [{"from": "human"}]}, "has no text as its content"),
         ({"messages": [{"role": "teacher", "content": "Hello."}]}, "has the role 'teacher'"),
         ({"messages": [{"role": "assistant", "content": "Hello."}]}, "is from assistant where one from user belongs"),
         ({"messages": [{"role": "user", "content": None}]}, "has no text as its content"),
@@ -150,8 +161,8 @@ def test_a_damaged_archive_is_named(write: Write) -> None:
 
 
 def test_another_kind_of_source_is_refused() -> None:
-    with pytest.raises(UserError, match="'hf://datasets/x' is neither storyworld nor files:PATH"):
-        list(read_conversations(["hf://datasets/x"], NO_WORLD))
+    with pytest.raises(UserError, match=r"'talks\.json' is neither storyworld nor files:PATH nor hf://"):
+        list(read_conversations(["talks.json"], NO_WORLD))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +188,7 @@ def test_what_gives_a_question_away_is_left_out_with_a_receipt_and_the_others_ke
         asked_and_answered("Why did the old ferryman count?", "To be sure."),
     ]
     kept, receipt = decontaminate(talks, [benchmark])
-    assert kept == [(0, talks[0]), (3, talks[3])]
+    assert kept == [0, 3]
     assert receipt["documents_removed"] == 2
     assert [(entry["document"], entry["benchmark"], entry["item"]) for entry in receipt["removed"]] == [
         ("1", "quiz", "7"),
@@ -189,6 +200,6 @@ def test_what_gives_a_question_away_is_left_out_with_a_receipt_and_the_others_ke
 def test_without_benchmarks_every_conversation_stays() -> None:
     talks = [asked_and_answered("Say hello.", "Hello.")]
     kept, receipt = decontaminate(talks, [])
-    assert kept == [(0, talks[0])]
+    assert kept == [0]
     assert receipt["documents_removed"] == 0
     assert decontaminate([], [])[0] == []

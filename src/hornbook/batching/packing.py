@@ -10,8 +10,8 @@ Shapes: B rows, T tokens of a row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -41,22 +41,17 @@ class Batch:
     def n_rows(self) -> int:
         return self.input_ids.shape[0]
 
-    def rows(self, start: int, stop: int) -> "Batch":
+    def rows(self, start: int, stop: int) -> Self:
         """The rows from `start` up to, not including, `stop`: views, not copies."""
         return self._with_each(lambda tensor: tensor[start:stop])
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
         return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(
-            input_ids=change(self.input_ids),
-            labels=change(self.labels),
-            position_ids=change(self.position_ids),
-            document_ids=change(self.document_ids),
-            weights=None if self.weights is None else change(self.weights),
-        )
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 class Piece(NamedTuple):

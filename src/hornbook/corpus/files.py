@@ -17,6 +17,7 @@ from hornbook.corpus.engine import load_daft
 from hornbook.errors import RunFailed, UserError
 
 KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc", ".wet")
+TABLE_KINDS = (".tsv", ".csv")
 COMPRESSIONS = (".gz", ".zst")
 URL_SCHEMES = ("s3://", "gs://", "az://", "hf://", "https://", "http://")
 # As much as is fetched at once from behind a URL, and so the memory that a remote file takes.
@@ -27,8 +28,8 @@ Location = Path | str
 ByteStream = io.BufferedReader | gzip.GzipFile
 
 
-def find_files(pattern: str) -> list[Path]:
-    """The readable files that a path, a folder or a glob stands for, sorted.
+def find_files(pattern: str, kinds: Sequence[str] = KINDS) -> list[Path]:
+    """The files of these kinds that a path, a folder or a glob stands for, sorted.
 
     Raises UserError where there is none.
     """
@@ -39,11 +40,11 @@ def find_files(pattern: str) -> list[Path]:
         found = [path]
     else:
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    readable = sorted(p for p in found if p.is_file() and kind_of(p) in KINDS)
+    readable = sorted(p for p in found if p.is_file() and kind_of(p) in kinds)
     if not readable:
         raise UserError(
             f"files:{pattern}: {'no file there can be read' if found else 'there is no such file'}. "
-            f"Hornbook reads {_kinds()}, plain or with .gz or .zst; relative paths start at the current folder."
+            f"Hornbook reads {_kinds(kinds)}, plain or with .gz or .zst; relative paths start at the current folder."
         )
     return readable
 
@@ -69,7 +70,7 @@ def find_urls(url: str) -> list[str]:
     if not readable:
         raise UserError(
             f"corpus.source: {url}: {'no file there can be read' if found else 'there is no such file'}. "
-            f"Hornbook reads {_kinds()}, plain or with .gz or .zst."
+            f"Hornbook reads {_kinds(KINDS)}, plain or with .gz or .zst."
         )
     try:
         with _RemoteFile(readable[0]):
@@ -173,8 +174,8 @@ def _suffixes(location: Location) -> list[str]:
     return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
 
 
-def _kinds() -> str:
-    return ", ".join(kind.removeprefix(".") for kind in KINDS)
+def _kinds(kinds: Sequence[str]) -> str:
+    return ", ".join(kind.removeprefix(".") for kind in kinds)
 
 
 def _cannot_be_read(url: str, problem: Exception) -> UserError:

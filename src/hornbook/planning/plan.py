@@ -140,8 +140,7 @@ def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisati
         config = config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
     else:
         config = read_config(Path(recipe.origin))
-    planned: dict[str, TrainingSection | None] = {"pretrain": recipe.pretrain, "finetune": recipe.finetune}
-    sections = {name: section for name, section in planned.items() if section is not None}
+    sections: dict[str, TrainingSection] = {**recipe.training_sections}
 
     if flops_per_second is None:
         machine = this_machine(next(iter(sections.values())).precision)

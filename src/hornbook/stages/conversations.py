@@ -1,15 +1,15 @@
-"""Where conversations come from: the storyworld, or files in the two common forms.
+"""Where conversations come from: the storyworld, files in the common forms, or a hub.
 
-A row of a file is either `{"messages": [{"role": …, "content": …}, …]}` or an instruction with `output` (or `response`)
-and, where there is more to it, `input`. A row that is neither stops the run with its place: training data is not
-guessed at.
+A row is one of
+
+    {"messages": [{"role": …, "content": …}, …]}             OpenAI's form
+    {"conversations": [{"from": …, "value": …}, …]}          ShareGPT's, perhaps with `system`
+    {"instruction": …, "input": …, "output": …}              Alpaca's; also `response`, and `input` may be missing
+
+A row that is none of these stops the run with its place: training data is not guessed at.
 """
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow
@@ -17,14 +17,16 @@ import pyarrow
 from hornbook.corpus.benchmarks import Benchmark
 from hornbook.corpus.decontaminate import Receipt, find_overlaps
 from hornbook.corpus.deduplicate import plain_texts
-from hornbook.corpus.files import find_files
 from hornbook.corpus.passages import index_passages
 from hornbook.errors import UserError
 from hornbook.recipe import StoryworldSection
+from hornbook.stages.rows import fields_of, read_rows
 from hornbook.storyworld.conversations import conversations as storyworld_conversations
 from hornbook.tokenizer.chat import Message, check_messages
 
 _ANSWER_FIELDS = ("output", "response")
+_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "chatbot": "assistant"}
+"""ShareGPT's names of those who speak, beside our own."""
 
 
 def read_conversations(sources: Sequence[str], world: StoryworldSection) -> Iterator[Sequence[Message]]:
@@ -33,24 +35,17 @@ def read_conversations(sources: Sequence[str], world: StoryworldSection) -> Iter
     Raises UserError where a source is of no known form, or a row is not a conversation.
     """
     for source in sources:
-        if source == "storyworld":
-            yield from storyworld_conversations(world)
-        elif source.startswith("files:"):
-            for path in find_files(source.removeprefix("files:")):
-                yield from _read_file(path)
-        else:
-            raise UserError(f"finetune.source: {source!r} is neither storyworld nor files:PATH")
+        yield from read_source(source, world)
 
 
 def decontaminate(
-    conversations: Iterable[Sequence[Message]], benchmarks: Sequence[Benchmark]
-) -> tuple[list[tuple[int, Sequence[Message]]], dict[str, Any]]:
-    """The conversations that give away no item of a benchmark, each with its number, and a receipt of the others.
+    talks: Sequence[Sequence[Message]], benchmarks: Sequence[Benchmark]
+) -> tuple[list[int], dict[str, Any]]:
+    """The numbers of the conversations that give away no item of a benchmark, and a receipt of the others.
 
     What gives an item away is the same as in the corpus, and so is the receipt (see `corpus.decontaminate`); a
     document is there the number of a conversation among all, from 0.
     """
-    talks = list(conversations)
     passages = index_passages(benchmarks)
     receipt = Receipt(benchmarks, passages)
     found = find_overlaps(plain_texts(["\n".join(turn["content"] for turn in talk) for talk in talks]), passages)
@@ -58,23 +53,71 @@ def decontaminate(
     if touched:
         ids, overlaps = [str(number) for number in touched], [found[number] for number in touched]
         receipt.add(pyarrow.table({"id": ids, "source": ["conversations"] * len(touched), "overlaps": overlaps}))
-    kept = [(number, talk) for number, talk in enumerate(talks) if not found[number]]
-    return kept, receipt.finish()
+    return [number for number in range(len(talks)) if not found[number]], receipt.finish()
 
 
-def _read_file(path: Path) -> Iterator[Sequence[Message]]:
-    for place, row in _rows(path):
+def read_source(source: str, world: StoryworldSection) -> Iterator[Sequence[Message]]:
+    """All conversations of one source; errors as in `read_conversations`."""
+    if source == "storyworld":
+        yield from storyworld_conversations(world)
+        return
+    for place, row in read_rows(source, "finetune.source"):
         conversation = _conversation(row)
         if conversation is None:
-            fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise UserError(
-                f"{place}: is no conversation; it needs messages, or instruction and output, but has: {fields}"
+                f"{place}: is no conversation; it needs messages, conversations, or instruction and output, "
+                f"but has: {fields_of(row)}"
             )
         try:
             _check(conversation)
         except UserError as problem:
             raise UserError(f"{place}: {problem}") from None
         yield conversation
+
+
+def turns_of(row: dict[str, Any]) -> list[Message] | None:
+    """The turns that a row holds under `messages` or `conversations`, or None where it has neither."""
+    turns = next((row[field] for field in ("messages", "conversations") if isinstance(row.get(field), list)), None)
+    messages = messages_of(turns)
+    if messages is None:
+        return None
+    system = row.get("system")
+    return [{"role": "system", "content": system}, *messages] if isinstance(system, str) and system else messages
+
+
+def messages_of(turns: Any) -> list[Message] | None:
+    """A list of turns as messages, whether they have role and content, or from and value; None where it is none."""
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return None
+    return [message_of(turn) for turn in turns]
+
+
+def message_of(turn: dict[str, Any]) -> Message:
+    """One turn as a message; what is missing or wrong in it is for `check_messages` to say."""
+    if "from" not in turn:
+        return turn
+    speaker = turn["from"]
+    return {"role": _ROLES.get(speaker, speaker) if isinstance(speaker, str) else speaker, "content": turn.get("value")}
+
+
+def request_of(row: dict[str, Any]) -> str | None:
+    """Alpaca's `instruction`, with its `input` below where there is one; None where the row has none."""
+    if not isinstance(row.get("instruction"), str):
+        return None
+    return row["instruction"] + (f"\n\n{row['input']}" if row.get("input") else "")
+
+
+def _conversation(row: Any) -> list[Message] | None:
+    if not isinstance(row, dict):
+        return None
+    turns = turns_of(row)
+    if turns is not None:
+        return turns
+    request = request_of(row)
+    answer = next((row[field] for field in _ANSWER_FIELDS if isinstance(row.get(field), str)), None)
+    if request is None or answer is None:
+        return None
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
 
 
 def _check(conversation: Sequence[Message]) -> None:
@@ -85,47 +128,3 @@ def _check(conversation: Sequence[Message]) -> None:
         raise UserError("There is no answer from the assistant, so there is nothing to learn. Remove the row.")
     if not all(answer.strip() for answer in answers):
         raise UserError("An answer of the assistant is empty, and would teach silence. Remove the row.")
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row of a json or jsonl file, perhaps gzipped, with its place for messages."""
-    text = _text(path)
-    if ".jsonl" in path.suffixes:
-        # Not splitlines: JSON may hold line ends of other kinds, such as U+2028, as they are.
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                yield place, _from_json(line, place)
-    else:
-        rows = _from_json(text, str(path))
-        if not isinstance(rows, list):
-            raise UserError(f"{path}: holds no list of conversations")
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
-        raise UserError(f"{path}: cannot be read as UTF-8 text, plain or gzipped ({problem})") from None
-
-
-def _from_json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise UserError(f"{place}: is not valid JSON ({problem})") from None
-
-
-def _conversation(row: Any) -> Sequence[Message] | None:
-    if not isinstance(row, dict):
-        return None
-    messages = row.get("messages")
-    if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
-        return messages
-    answer = next((row[field] for field in _ANSWER_FIELDS if isinstance(row.get(field), str)), None)
-    if not isinstance(row.get("instruction"), str) or answer is None:
-        return None
-    request = row["instruction"] + (f"\n\n{row['input']}" if row.get("input") else "")
-    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]

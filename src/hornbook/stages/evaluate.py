@@ -19,6 +19,7 @@ from hornbook.stages.context import StageContext
 from hornbook.storyworld.questions import held_out_questions
 
 TRANSCRIPTS_KEPT = 20
+_STAGES_ASKED = ("pretrain", "finetune", "preference", "reinforce")
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def evaluate_run(path: Path, as_json: bool) -> None:
 
 
 def _stages_with_models(run: RunDirectory) -> list[str]:
-    return [stage for stage in ("pretrain", "finetune") if (run.stage(stage).path / "final" / CONFIG_FILE).is_file()]
+    return [stage for stage in _STAGES_ASKED if (run.stage(stage).path / "final" / CONFIG_FILE).is_file()]
 
 
 def _engine(run: RunDirectory, stage: str) -> Engine:

@@ -20,7 +20,7 @@ from hornbook.stages.context import StageContext
 
 LINEAGE_FILE = "lineage.json"
 GGUF_FILE = "model.gguf"
-STAGES_WITH_MODELS = ("finetune", "pretrain")  # the last first
+STAGES_WITH_MODELS = ("reinforce", "preference", "finetune", "pretrain", "classify")  # the last that talks first
 
 Format = Literal["hf", "gguf"]
 

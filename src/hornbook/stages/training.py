@@ -1,6 +1,7 @@
 """What the training stages share: everything around the trainer, from documents to a finished model on disk."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from hornbook.planning.tables import size
 from hornbook.recipe import TrainingSection
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
+from hornbook.stages.patience import Patience
 from hornbook.tokenizer.chat import END_OF_TURN
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
 from hornbook.training.memory import free_memory_bytes
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.progress import Yardstick
-from hornbook.training.trainer import Trainer
+from hornbook.training.trainer import Evaluator, Trainer
 
 EVALUATION_ROWS_AT_ONCE = 16
 _PEAK_MEASUREMENT_SECONDS = 0.2
@@ -43,12 +45,17 @@ def train_stage(
     validation: Documents,
     floor_bits_per_byte: float | None = None,
     few_labels: bool = False,
+    more_evaluators: Mapping[str, Evaluator] | None = None,
+    patience: int | None = None,
+    before_saving: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train `model` to predict the next token of `training`, and leave what came of it in the stage's folder.
 
     Writes checkpoints/, metrics.jsonl, curve.svg and final/ (the model and its tokenizer, as transformers reads them).
     Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
-    most tokens of the training documents are not to be learned.
+    most tokens of the training documents are not to be learned. `more_evaluators` run after the validation. With
+    `patience` the training ends after so many validations without a better one, and the best model is kept.
+    `before_saving` is called when the training is over and the model not yet saved.
     """
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
@@ -75,7 +82,7 @@ def train_stage(
     )
 
     def validate(model: Transformer) -> dict[str, float]:
-        return bits_per_byte(
+        measured = bits_per_byte(
             model,
             validation,
             row_tokens,
@@ -84,7 +91,11 @@ def train_stage(
             dtype=dtype,
             max_rows=section.evaluation_rows,
         )
+        if waiting is not None:
+            waiting.watch(trainer, measured["bits_per_byte"])
+        return measured
 
+    waiting = None if patience is None else Patience(folder, patience)
     trainer = Trainer(
         model=model,
         objective=NextToken(few_labels=few_labels),
@@ -93,7 +104,7 @@ def train_stage(
         section=section.model_copy(update={"micro_batch_size": fit.rows}),
         directory=folder,
         total_steps=math.ceil(section.tokens / section.global_batch_tokens),
-        evaluators={"validation": validate},
+        evaluators={"validation": validate, **(more_evaluators or {})},
         console=context.console,
         seed=context.recipe.seed,
         device=device,
@@ -101,6 +112,9 @@ def train_stage(
         yardstick=yardstick,
     )
     result = trainer.train()
+    if waiting is not None:
+        waiting.restore_best(model)
+    before_saving()
     speed = result.tokens_per_second
     draw_curve(folder / "metrics.jsonl", folder / "curve.svg", f"{context.recipe.name}: {name}", floor_bits_per_byte)
     save_final(folder / "final", model, tokenizer)

@@ -63,7 +63,7 @@ def draw_curve(metrics_path: Path, svg_path: Path, title: str, floor_bits_per_by
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-    atomic_write(svg_path, _with_description(drawn.getvalue().decode(), title, _describe(losses, evaluations)))
+    atomic_write(svg_path, with_description(drawn.getvalue().decode(), title, _describe(losses, evaluations)))
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
@@ -85,7 +85,7 @@ def _describe(losses: Sequence[float], evaluations: dict[str, list[tuple[int, fl
     return " ".join(sentences)
 
 
-def _with_description(svg: str, title: str, description: str) -> str:
+def with_description(svg: str, title: str, description: str) -> str:
     """The drawing with what a screen reader reads out."""
     accessible = f'<svg role="img" aria-label="{escape(title)}. {escape(description)}"'
     head = f"<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>\n"

@@ -1,0 +1,45 @@
+"""Ending a training in time: when the validation no longer gets better, and with the model that was best."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from hornbook.model.transformer import Transformer
+from hornbook.run_directory import atomic_write
+from hornbook.training.metrics import read_metrics
+from hornbook.training.trainer import Trainer
+
+_BEST_FILE = "best.safetensors"
+
+
+class Patience:
+    """Ends a training whose validation stays without a better value, and keeps the model of the best.
+
+    Everything is read from `metrics.jsonl`, so a run that was killed decides as one that was not.
+    """
+
+    def __init__(self, directory: Path, evaluations: int) -> None:
+        self._directory, self._evaluations = directory, evaluations
+
+    def watch(self, trainer: Trainer, measured: float) -> None:
+        """Look at one more value, the lower the better, that `trainer` has just measured as bits per byte."""
+        records = read_metrics(self._directory / "metrics.jsonl")
+        evaluations = [record["evaluation"] for record in records if "evaluation" in record]
+        values = [evaluation["validation"]["bits_per_byte"] for evaluation in evaluations] + [measured]
+        best = values.index(min(values))
+        if best == len(values) - 1:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.model.state_dict().items()}
+            atomic_write(self._directory / _BEST_FILE, save(weights))
+        elif len(values) - 1 - best >= self._evaluations and trainer.step < trainer.total_steps:
+            trainer.console.print(
+                f"No better validation for {self._evaluations} in a row: ending after step {trainer.step} "
+                f"of {trainer.total_steps}.",
+                highlight=False,
+            )
+            trainer.total_steps = trainer.step
+
+    def restore_best(self, model: Transformer) -> None:
+        """Give the model the weights of the best validation."""
+        path = self._directory / _BEST_FILE
+        model.load_state_dict(load_file(path, device=str(model.head_weight.device)))
+        path.unlink()
