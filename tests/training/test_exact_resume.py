@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from hornbook.training.metrics import read_metrics
 
 _SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -31,12 +33,22 @@ def _steps_logged(folder: Path) -> int:
     return len(read_metrics(folder / "pretrain" / "metrics.jsonl"))
 
 
-def test_a_run_killed_three_times_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        ((2, 30), (35, 60), (70, 100)),
+        pytest.param(((2, 15), (20, 35), (40, 55), (60, 75), (80, 100)), marks=pytest.mark.slow),
+    ],
+    ids=["three", "five"],
+)
+def test_a_run_killed_several_times_ends_with_the_weights_of_one_that_was_not(
+    ranges: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
     moments = random.Random()
     undisturbed = _finish(tmp_path / "undisturbed")
     folder = tmp_path / "killed"
     seen = []
-    for target_step in (moments.randrange(2, 30), moments.randrange(35, 60), moments.randrange(70, 100)):
+    for target_step in (moments.randrange(*steps) for steps in ranges):
         process = _start(folder)
         while _steps_logged(folder) < target_step:
             assert process.poll() is None, process.communicate()[0]

@@ -124,8 +124,8 @@ def train_stage(
         "final_loss_nats": result.final_loss_nats,
         "tokens": result.tokens,
         "tokens_per_second": result.tokens_per_second,
-        "mfu": None if speed is None else yardstick.utilization(speed),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "mfu": None if speed is None else yardstick.utilization(speed),
     }
     return facts | {key: value for key, value in asdict(result).items() if key not in facts}
 
