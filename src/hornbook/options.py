@@ -87,6 +87,29 @@ class ChatOptions:
 
 
 @dataclass
+class ServeOptions:
+    """Options of `serve`. The environment variable HORNBOOK_API_KEY sets the key that clients must send."""
+
+    run: ModelPath
+    host: Annotated[str, arg(help="The address to listen on; the default is reached from this machine alone.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, arg(help="The port to listen on.")] = 8000
+    rows: Annotated[int, arg(help="Answers written at a time.")] = 16
+    queue: Annotated[int, arg(help="Answers that may wait; more are refused with status 429.")] = 64
+    max_tokens: Annotated[int, arg(help="Tokens of an answer, at most.")] = 2048
+    max_body_bytes: Annotated[int, arg(help="Bytes of a request, at most.")] = 1_000_000
+    seconds: Annotated[float, arg(help="Until an answer must be done; later it ends with status 504.")] = 120.0
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], arg(help="What to compute in; auto: bfloat16 where it is fast.")
+    ] = "auto"
+    stage: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: finetune)"),
+    ] = None
+
+
+@dataclass
 class EvalOptions:
     """Options of `eval`."""
 

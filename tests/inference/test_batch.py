@@ -48,7 +48,7 @@ def test_random_arrivals_get_the_greedy_tokens_of_the_plain_full_forward(
 ):
     chance = random.Random(seed)
     model = make_model(**shape)
-    batch = ContinuousBatch(model, n_rows=chance.randint(2, 4), capacity_tokens=48)
+    batch = ContinuousBatch(model, n_rows=chance.randint(3, 5), capacity_tokens=48)
     requests = [Request(prompt, chance.randint(1, 12)) for prompt in some_prompts(chance)]
     requests += [Request(request.prompt, 6) for request in requests[:2]]
     gone = set(chance.sample(range(len(requests)), 2))

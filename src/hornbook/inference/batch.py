@@ -87,6 +87,7 @@ class ContinuousBatch:
         self._model, self._device = model, weight.device
         self._capacity_tokens = min(capacity_tokens, model.config.max_seq_len)
         self._cache = RowCache(model.config, n_rows, self._capacity_tokens, weight.dtype, weight.device)
+        self.n_rows = n_rows
         self._waiting: deque[Request] = deque()
         self._active: list[Request] = []
         self.tokens_read, self.tokens_shared = 0, 0
