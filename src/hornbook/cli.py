@@ -177,6 +177,12 @@ def _eval(arguments: Sequence[str]) -> None:
     from hornbook.options import EvalOptions
 
     options = _parse(EvalOptions, "eval", arguments)
+    if options.tasks is not None:
+        from hornbook.evaluation.run_benchmarks import run_benchmarks
+
+        models = [options.run, *([options.against] if options.against else [])]
+        run_benchmarks(models, options.tasks, options.data, options.limit, options.shots, options.json, options.to)
+        return
     from hornbook.stages.evaluate import evaluate_run
 
     evaluate_run(options.run, options.json)
@@ -210,7 +216,9 @@ VERBS = {
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
     "serve": Verb("Serve a trained model: OpenAI's interface and a chat page.", "runs/quickstart", _serve),
-    "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
+    "eval": Verb(
+        "Ask a trained model questions: its recipe's suites, or published benchmarks.", "runs/quickstart", _eval
+    ),
     "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format gguf", _export),
     "world": Verb(
         "Write what the storyworld of a recipe writes, to look at.",

@@ -111,10 +111,33 @@ class ServeOptions:
 
 @dataclass
 class EvalOptions:
-    """Options of `eval`."""
+    """Options of `eval`. Without --tasks a run is asked the storyworld's questions, by its recipe."""
 
-    run: RunPath
+    run: ModelPath
     json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+    tasks: Annotated[
+        str | None,
+        arg(
+            metavar="NAME,NAME",
+            help="Published benchmarks to ask, from files in --data; all: those that are there.",
+            help_behavior_hint="(default: the storyworld's questions)",
+        ),
+    ] = None
+    data: Annotated[Path, arg(metavar="DIR", help="The folder of the benchmarks' files.")] = Path("benchmarks-data")
+    limit: Annotated[
+        int | None, arg(help="Items of each task, taken evenly from its file.", help_behavior_hint="(default: all)")
+    ] = None
+    shots: Annotated[
+        int | None, arg(help="Examples before each question.", help_behavior_hint="(default: as published)")
+    ] = None
+    against: Annotated[
+        Path | None,
+        arg(metavar="RUN", help="Another run or model to compare with, by a paired test.", help_behavior_hint=""),
+    ] = None
+    to: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Also write the scores and every item's judgement here.", help_behavior_hint=""),
+    ] = None
 
 
 @dataclass

@@ -126,4 +126,5 @@ def _entry(token: int | None, log_probability: float | None, tokenizer: Tokenize
 
 def _name(token: int | None, tokenizer: Tokenizer) -> str:
     assert token is not None
-    return tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+    spelled = next((name for name, id in tokenizer.special_ids.items() if id == token), None)
+    return spelled or tokenizer.token_bytes(token).decode("utf-8", errors="replace")

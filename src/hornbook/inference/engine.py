@@ -90,45 +90,55 @@ class Engine:
             if produced.token is not None:
                 yield produced.token
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability, in nats, of each continuation after its prompt: the sum over its tokens.
 
-        Raises `UserError` where a prompt or continuation is empty, or both together exceed the model's
-        context.
+        Raises `UserError` where a prompt or continuation is empty, or both together exceed the model's context
+        by more than the last token, which is predicted but not read.
         """
+        return [nats for nats, _ in self.score_greedy(prompts, continuations)]
+
+    @torch.inference_mode()
+    def score_greedy(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[tuple[float, bool]]:
+        """The same, and whether each of its tokens is likelier than any other: greedily it would be written."""
         rows = [[*prompt, *rest] for prompt, rest in zip(prompts, continuations, strict=True)]
         longest = self.model.config.max_seq_len
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             if not 0 < len(prompt) < len(row):
                 raise UserError(f"text {number} to score: its prompt or its continuation is empty")
-            if len(row) > longest:
+            if len(row) > longest + 1:
                 raise UserError(
                     f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "
                     "shorten it, or train with a larger model.max_seq_len"
                 )
-        scores = [0.0] * len(rows)
+        scores = [(0.0, False)] * len(rows)
         for batch in self._batches([len(row) for row in rows]):
-            sums = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
-            for i, log_probability in zip(batch, sums, strict=True):
-                scores[i] = log_probability
+            of_batch = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
+            for i, score in zip(batch, of_batch, strict=True):
+                scores[i] = score
         return scores
 
-    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[float]:
-        # Padding stands on the right here: causal attention never looks at it.
-        hidden_BTD = self.model(self._to_tensor(rows))
+    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[tuple[float, bool]]:
+        # Padding stands on the right here: causal attention never looks at it. Nothing follows the last token.
+        hidden_BTD = self.model(self._to_tensor([row[:-1] for row in rows]))
         spans = list(zip(prompt_lengths, map(len, rows), strict=True))
         # The vector at a token predicts the next one.
         hidden_ND = torch.cat([hidden_BTD[b, start - 1 : end - 1] for b, (start, end) in enumerate(spans)])
         targets = [token for row, (start, end) in zip(rows, spans, strict=True) for token in row[start:end]]
         targets_N = torch.tensor(targets, device=self.device)
         n_at_once = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
-        log_probabilities = [
-            self.model.logits(hidden).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
-            for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True)
-        ]
-        per_row = torch.cat(log_probabilities).double().split([end - start for start, end in spans])
-        return [row.sum().item() for row in per_row]
+        log_probabilities, is_best = [], []
+        for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True):
+            all_log_probabilities = self.model.logits(hidden).float().log_softmax(-1)
+            of_target = all_log_probabilities.gather(1, target[:, None])
+            log_probabilities.append(of_target.squeeze(1))
+            is_best.append((all_log_probabilities >= of_target).sum(dim=-1) == 1)
+        sizes = [end - start for start, end in spans]
+        nats_per_row = torch.cat(log_probabilities).double().split(sizes)
+        best_per_row = torch.cat(is_best).split(sizes)
+        return [(nats.sum().item(), bool(best.all())) for nats, best in zip(nats_per_row, best_per_row, strict=True)]
 
     def _requests(
         self,

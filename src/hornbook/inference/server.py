@@ -223,7 +223,7 @@ class _Serving:
         n_new = max_tokens or min(self._limits.default_tokens, self._limits.new_tokens)
         seed = secrets.randbits(62) if body.seed is None else body.seed
         stops = {self._tokenizer.end_of_text_id, *stop_ids}
-        choices = []
+        choices: list[Choice] = []
         for prompt in prompts:
             room = min(n_new, self._context_tokens - len(prompt))
             for _ in range(body.n):
