@@ -75,20 +75,17 @@ def main() -> None:
     engine = load_engine(options.model, "float32")
     suites = {name: read_benchmark(name, options.data, options.limit) for name in TASK_FILES}
     theirs = HFLM(pretrained=str(options.model), device="cpu", dtype="float32", batch_size=16)
+    with tempfile.TemporaryDirectory() as folder:
+        own_tasks = [harness_task(name, items, Path(folder)) for name, items in suites.items()]
+        found = evaluator.simple_evaluate(model=theirs, tasks=own_tasks, log_samples=True, bootstrap_iters=0)
     print(f"{'task':16}{'items':>7}{'largest difference, nats':>26}{'verdicts that differ':>22}{'ties':>6}")
     for name, items in suites.items():
-        with tempfile.TemporaryDirectory() as folder:
-            task = harness_task(name, items, Path(folder))
-            found = evaluator.simple_evaluate(model=theirs, tasks=[task], log_samples=True, bootstrap_iters=0)
         samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
         largest, n_differ, n_ties = 0.0, 0, 0
         for one, sample in zip(judge(engine, items), samples, strict=True):
-            answers = (
-                [(float(nats), str(greedy) == "True") for nats, greedy in sample["filtered_resps"]]
-                if isinstance(sample["filtered_resps"][0], (list, tuple))
-                else [sample["filtered_resps"]]
-            )
-            largest = max(largest, *(abs(a - b) for a, (b, _) in zip(one.nats, answers, strict=True)))
+            answers = sample["filtered_resps"]
+            nats = [float(answer[0]) for answer in (answers if isinstance(answers[0], list | tuple) else [answers])]
+            largest = max(largest, *(abs(a - b) for a, b in zip(one.nats, nats, strict=True)))
             is_tie = len(one.nats) > 1 and sorted(one.nats)[-1] - sorted(one.nats)[-2] < 1e-5
             n_ties += is_tie
             n_differ += not is_tie and one.is_right != bool(sample["acc"])
