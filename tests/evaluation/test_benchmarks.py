@@ -111,9 +111,7 @@ def test_truthfulqa_is_read_from_its_csv(tmp_path: Path):
     assert item.contexts[0].endswith("Barcelona, Spain.\n\nQ: Why?\nA:")
 
 
-@pytest.mark.parametrize(
-    ("name", "complaint"), [("chess", "is no benchmark"), ("piqa", "has no piqa.jsonl"), ("blimp", "a row is not as")]
-)
+@pytest.mark.parametrize(("name", "complaint"), [("piqa", "has no piqa.jsonl"), ("blimp", "a row is not as")])
 def test_what_is_not_there_is_the_users_mistake(name: str, complaint: str, tmp_path: Path):
     write(tmp_path, "blimp", [{"other": 1}])
     with pytest.raises(UserError, match=complaint):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import Item
 from hornbook.evaluation.likelihood import Judged, benchmark_scores, encode_pair, judge, paired_test
 from hornbook.evaluation.run_benchmarks import run_benchmarks
@@ -93,3 +94,10 @@ def test_two_models_are_compared_in_one_table(
     assert "blimp" in printed
     assert "(1)" in printed
     assert (tmp_path / "items.json").is_file()
+
+
+def test_a_task_that_is_none_is_the_users_mistake(tmp_path: Path):
+    with pytest.raises(UserError, match="--tasks: chess is no benchmark here"):
+        run_benchmarks([tmp_path], "chess", tmp_path, None, None, as_json=True, to=None)
+    with pytest.raises(UserError, match="has the file of no benchmark"):
+        run_benchmarks([tmp_path], "all", tmp_path, None, None, as_json=True, to=None)

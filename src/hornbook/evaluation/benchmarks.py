@@ -28,12 +28,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hornbook.errors import UserError
 from hornbook.runtime import numpy_generator
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,8 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
 
     Limited, items are taken evenly from the whole file, since files stand in groups. Examples of a row's own
     group come first from the benchmark's file of examples; without one they are drawn from its other items.
-    Raises UserError where there is no such benchmark, its file is missing, or a row has other fields.
+    Raises UserError where its file is missing or a row has other fields.
     """
-    if name not in BENCHMARKS:
-        raise UserError(f"--tasks: {name} is no benchmark here. There are: {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     items = _items(benchmark, benchmark.files, folder)
     n_shots = benchmark.shots if shots is None else shots
@@ -191,29 +190,30 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
 
 
 def _items(benchmark: Benchmark, names: tuple[str, ...], folder: Path) -> list[Item]:
-    path = _find(names, folder)
+    return read_rows(find_file(names, folder), benchmark.read)
+
+
+def read_rows(path: Path, read: Callable[[Row], T]) -> list[T]:
+    """What `read` makes of every row of a file. Raises UserError where a row has other fields, or there is none."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     text = data.decode("utf-8-sig")
-    is_csv = ".csv" in path.suffixes
     try:
-        rows = (
-            list(csv.DictReader(io.StringIO(text)))
-            if is_csv
-            else [json.loads(line) for line in text.split("\n") if line]
-        )
-        items = [benchmark.read(row) for row in rows]
+        if ".csv" in path.suffixes:
+            rows: list[Row] = list(csv.DictReader(io.StringIO(text)))
+        else:
+            rows = [json.loads(line) for line in text.split("\n") if line]
+        made = [read(row) for row in rows]
     except (KeyError, ValueError, TypeError) as problem:
         raise UserError(f"{path}: a row is not as its benchmark's rows are ({problem!r}).") from problem
-    if not items:
+    if not made:
         raise UserError(f"{path}: is empty.")
-    return items
+    return made
 
 
-def _find(names: tuple[str, ...], folder: Path) -> Path:
+def find_file(names: tuple[str, ...], folder: Path) -> Path:
+    """The first file of these names in a folder, whatever its kind. Raises UserError where there is none."""
     for name in names:
         for ending in (".jsonl", ".jsonl.gz", ".csv", ".csv.gz"):
             if (folder / f"{name}{ending}").is_file():
                 return folder / f"{name}{ending}"
-    raise UserError(
-        f"{folder}: has no {names[0]}.jsonl, nor .jsonl.gz: put the benchmark's file there, or change --data."
-    )
+    raise UserError(f"{folder}: has no {names[0]}.jsonl, nor .jsonl.gz: put the file there, or change --data.")

@@ -1,6 +1,8 @@
 """`hornbook eval --tasks`: benchmarks on one model or, side by side with a paired test, on two."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ from rich.table import Table
 
 from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import BENCHMARKS, read_benchmark
-from hornbook.evaluation.likelihood import Judged, benchmark_scores, judge, paired_test
+from hornbook.evaluation.free_answers import FREE_BENCHMARKS, free_scores, read_free, write_answers
+from hornbook.evaluation.likelihood import benchmark_scores, judge, paired_test
+from hornbook.inference.engine import Engine
 from hornbook.inference.load import find_model, load_engine
 from hornbook.run_directory import write_json
+
+TASKS = {**BENCHMARKS, **FREE_BENCHMARKS}
 
 
 def run_benchmarks(
@@ -23,17 +29,19 @@ def run_benchmarks(
     the scores and the judgement of every item. Raises UserError as `find_model` and `read_benchmark` do.
     """
     names = _there(data) if tasks == "all" else [name.strip() for name in tasks.split(",")]
-    suites = {name: read_benchmark(name, data, limit, shots) for name in names}
+    for name in names:
+        if name not in TASKS:
+            raise UserError(f"--tasks: {name} is no benchmark here. There are: {', '.join(TASKS)}.")
+    asks = {name: _reader(name)(name, data, limit, shots) for name in names}
     engines = [load_engine(find_model(model, ("pretrain", "finetune")), "float32") for model in models]
     scores: dict[str, Any] = {}
     items: dict[str, Any] = {}
-    for name, suite in suites.items():
-        judged = [judge(engine, suite) for engine in engines]
-        of_models = [benchmark_scores(of_model, BENCHMARKS[name].has_length) for of_model in judged]
-        scores[name] = {"sense": BENCHMARKS[name].sense, "models": of_models}
+    for name, asked in asks.items():
+        answers = [_answer(engine, name, asked) for engine in engines]
+        scores[name] = {"sense": TASKS[name].sense, "models": [of_model for of_model, _ in answers]}
+        items[name] = [records for _, records in answers]
         if len(models) == 2:
-            scores[name]["paired"] = paired_test(*([one.is_right for one in of_model] for of_model in judged))
-        items[name] = [[_record(one) for one in of_model] for of_model in judged]
+            scores[name]["paired"] = paired_test(*([one["right"] for one in records] for _, records in answers))
     written = {"models": [str(model) for model in models], "tasks": scores}
     if to is not None:
         write_json(to, written | {"items": items})
@@ -43,21 +51,32 @@ def run_benchmarks(
         Console().print(_table([model.name for model in models], scores))
 
 
+def _reader(name: str) -> Callable[..., list[Any]]:
+    return read_benchmark if name in BENCHMARKS else read_free
+
+
+def _answer(engine: Engine, name: str, asked: list[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One model's scores, and a record of each item."""
+    if name in FREE_BENCHMARKS:
+        written = write_answers(engine, name, asked)
+        return free_scores(written), [{"right": one.is_right, "text": one.text} for one in written]
+    judged = judge(engine, asked)
+    records = [
+        {"right": one.is_right, "right_normalised": one.is_right_normalised, "gold": one.item.gold, "nats": one.nats}
+        for one in judged
+    ]
+    return benchmark_scores(judged, BENCHMARKS[name].has_length), records
+
+
 def _there(data: Path) -> list[str]:
     names = []
-    for name in BENCHMARKS:
-        try:
-            read_benchmark(name, data, limit=1)
-        except UserError:
-            continue
-        names.append(name)
+    for name in TASKS:
+        with suppress(UserError):
+            _reader(name)(name, data, 1)
+            names.append(name)
     if not names:
-        raise UserError(f"--data {data}: has the file of no benchmark. There are: {', '.join(BENCHMARKS)}.")
+        raise UserError(f"--data {data}: has the file of no benchmark. There are: {', '.join(TASKS)}.")
     return names
-
-
-def _record(one: Judged) -> dict[str, Any]:
-    return {"gold": one.item.gold, "nats": one.nats, "right": one.is_right, "right_normalised": one.is_right_normalised}
 
 
 def _table(names: list[str], scores: dict[str, Any]) -> Table:
