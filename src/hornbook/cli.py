@@ -166,10 +166,34 @@ def _chat(arguments: Sequence[str]) -> None:
     chat(options.run, options.temperature, options.seed, options.stage)
 
 
+def _serve(arguments: Sequence[str]) -> None:
+    from hornbook.options import ServeOptions
+
+    options = _parse(ServeOptions, "serve", arguments)
+    from hornbook.inference.serve import serve
+    from hornbook.inference.server import Limits
+
+    limits = Limits(
+        body_bytes=options.max_body_bytes,
+        new_tokens=options.max_tokens,
+        rows=options.rows,
+        waiting=options.queue,
+        seconds=options.seconds,
+    )
+    key = os.environ.get("HORNBOOK_API_KEY") or None
+    serve(options.run, options.host, options.port, limits, key, options.precision, options.stage)
+
+
 def _eval(arguments: Sequence[str]) -> None:
     from hornbook.options import EvalOptions
 
     options = _parse(EvalOptions, "eval", arguments)
+    if options.tasks is not None:
+        from hornbook.evaluation.run_benchmarks import run_benchmarks
+
+        models = [options.run, *([options.against] if options.against else [])]
+        run_benchmarks(models, options.tasks, options.data, options.limit, options.shots, options.json, options.to)
+        return
     from hornbook.stages.evaluate import evaluate_run
 
     evaluate_run(options.run, options.json)
@@ -220,7 +244,10 @@ VERBS = {
     "show": Verb("Show what a run has made: stages, scores, curves.", "runs/quickstart", _show),
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),
     "chat": Verb("Talk with a trained model.", "runs/quickstart", _chat),
-    "eval": Verb("Ask a trained model the suites of questions.", "runs/quickstart", _eval),
+    "serve": Verb("Serve a trained model: OpenAI's interface and a chat page.", "runs/quickstart", _serve),
+    "eval": Verb(
+        "Ask a trained model questions: its recipe's suites, or published benchmarks.", "runs/quickstart", _eval
+    ),
     "predict": Verb("Tell the class of a text.", 'runs/spam "You have won a prize!"', _predict),
     "export": Verb("Write the final model for other software.", "runs/quickstart --to my-model --format gguf", _export),
     "world": Verb(

@@ -98,11 +98,57 @@ class ChatOptions:
 
 
 @dataclass
-class EvalOptions:
-    """Options of `eval`."""
+class ServeOptions:
+    """Options of `serve`. The environment variable HORNBOOK_API_KEY sets the key that clients must send."""
 
-    run: RunPath
+    run: ModelPath
+    host: Annotated[str, arg(help="The address to listen on; the default is reached from this machine alone.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, arg(help="The port to listen on.")] = 8000
+    rows: Annotated[int, arg(help="Answers written at a time.")] = 16
+    queue: Annotated[int, arg(help="Answers that may wait; more are refused with status 429.")] = 64
+    max_tokens: Annotated[int, arg(help="Tokens of an answer, at most.")] = 2048
+    max_body_bytes: Annotated[int, arg(help="Bytes of a request, at most.")] = 1_000_000
+    seconds: Annotated[float, arg(help="Until an answer must be done; later it ends with status 504.")] = 120.0
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], arg(help="What to compute in; auto: bfloat16 where it is fast.")
+    ] = "auto"
+    stage: Annotated[
+        str | None,
+        arg(metavar="STAGE", help="Whose model: pretrain or finetune.", help_behavior_hint="(default: finetune)"),
+    ] = None
+
+
+@dataclass
+class EvalOptions:
+    """Options of `eval`. Without --tasks a run is asked the storyworld's questions, by its recipe."""
+
+    run: ModelPath
     json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+    tasks: Annotated[
+        str | None,
+        arg(
+            metavar="NAME,NAME",
+            help="Published benchmarks to ask, from files in --data; all: those that are there.",
+            help_behavior_hint="(default: the storyworld's questions)",
+        ),
+    ] = None
+    data: Annotated[Path, arg(metavar="DIR", help="The folder of the benchmarks' files.")] = Path("benchmarks-data")
+    limit: Annotated[
+        int | None, arg(help="Items of each task, taken evenly from its file.", help_behavior_hint="(default: all)")
+    ] = None
+    shots: Annotated[
+        int | None, arg(help="Examples before each question.", help_behavior_hint="(default: as published)")
+    ] = None
+    against: Annotated[
+        Path | None,
+        arg(metavar="RUN", help="Another run or model to compare with, by a paired test.", help_behavior_hint=""),
+    ] = None
+    to: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Also write the scores and every item's judgement here.", help_behavior_hint=""),
+    ] = None
 
 
 @dataclass

@@ -153,7 +153,7 @@ def test_the_scores_of_all_next_tokens_are_a_distribution(make_engine: Callable[
     [
         ([], [1], "empty"),
         ([1], [], "empty"),
-        ([1] * 40, [1] * 9, "has 49 tokens, but the model's context holds 48"),
+        ([1] * 40, [1] * 10, "has 50 tokens, but the model's context holds 48"),
     ],
 )
 def test_what_cannot_be_scored_is_the_users_mistake(

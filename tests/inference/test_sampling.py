@@ -1,5 +1,6 @@
 import pytest
 import torch
+import transformers
 
 from hornbook.errors import UserError
 from hornbook.inference.sampling import Sampling
@@ -62,8 +63,33 @@ def test_the_extreme_random_numbers_choose_possible_tokens():
         ({"top_k": 0}, "top_k: must be 1 or more"),
         ({"top_p": 0.0}, "top_p: must be above 0"),
         ({"top_p": 1.5}, "top_p: must be above 0"),
+        ({"min_p": 1.5}, "min_p: must be from 0 to 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty: must be above 0"),
     ],
 )
 def test_options_out_of_their_range_are_the_users_mistake(options: dict[str, float], complaint: str):
     with pytest.raises(UserError, match=complaint):
         Sampling(**options)
+
+
+def test_min_p_draws_among_those_with_that_share_of_the_best():
+    assert shares(Sampling(temperature=1.0, min_p=0.6)) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=2e-4)
+    assert shares(Sampling(temperature=1.0, min_p=0.0)) == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=2e-4)
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.8])
+def test_the_repetition_penalty_is_that_of_transformers(penalty: float):
+    logits = torch.tensor([[0.5, -0.5, 2.0, -1.0, 0.0], [1.0, 2.0, -3.0, 0.1, 0.2]])
+    texts = [[0, 1, 1], [2, 3, 4]]
+    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor(texts), logits)
+    assert torch.equal(Sampling(repetition_penalty=penalty).penalise(logits, texts), theirs)
+
+
+def test_min_p_keeps_the_tokens_that_transformers_keeps():
+    scores = torch.randn(20, 50, generator=torch.Generator().manual_seed(1))
+    kept = transformers.MinPLogitsWarper(0.2)(None, scores).isfinite()
+    drawn = torch.zeros_like(kept)
+    for place in range(500):
+        uniform = torch.full((20,), (place + 0.5) / 500)
+        drawn[torch.arange(20), Sampling(1.0, min_p=0.2).choose(scores, uniform)] = True
+    assert torch.equal(drawn, kept)

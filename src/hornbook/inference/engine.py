@@ -1,8 +1,7 @@
 """The engine: continues and scores many token sequences at once.
 
-Sequences of similar length share a batch, and a batch holds a bounded number of tokens, so memory does not
-depend on how many are asked for. What a request gets does not depend on its company: attention sees a row's
-own text alone, and each request draws its random numbers from a generator of its own.
+A batch holds a bounded number of tokens, so memory does not depend on how many sequences are asked for. What is
+continued goes through continuous batching (batch.py); what is scored is sorted by length first.
 
 Shapes: B rows, T tokens of a row, N scored tokens, D d_model, V vocabulary.
 """
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor
 
 from hornbook.errors import UserError
-from hornbook.inference.cache import PaddedCache
+from hornbook.inference.batch import ContinuousBatch, Produced, Request
 from hornbook.inference.sampling import Sampling
 from hornbook.model.transformer import Transformer
-from hornbook.runtime import torch_generator
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _LOGITS_AT_ONCE = 2**24
@@ -56,6 +54,8 @@ class Engine:
         top_p: float | None = None,
         seed: int = 0,
         stop_ids: Collection[int] = (),
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
     ) -> list[list[int]]:
         """The continuation of each prompt, in the prompts' order.
 
@@ -66,16 +66,11 @@ class Engine:
         Request i draws from the seed and i, whatever the other prompts are. Raises `UserError` for an empty
         prompt and for sampling options out of their range.
         """
-        sampling = Sampling(temperature, top_k, top_p)
-        texts = [self._fit(prompt, max_new_tokens) for prompt in prompts]
-        uniforms = [torch.rand(max_new_tokens, generator=torch_generator(seed, i)) for i in range(len(texts))]
-        stops = {self.tokenizer.end_of_text_id, *stop_ids}
-        continuations: list[list[int]] = [[] for _ in texts]
-        for batch in self._batches([len(text) + max_new_tokens for text in texts]):
-            batch_texts, batch_uniforms = [texts[i] for i in batch], [uniforms[i] for i in batch]
-            for row, token in self._continue(batch_texts, torch.stack(batch_uniforms), sampling, stops):
-                continuations[batch[row]].append(token)
-        return continuations
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        requests = self._requests(prompts, max_new_tokens, sampling, seed, stop_ids)
+        for _ in self._continue(requests):
+            pass
+        return [request.tokens for request in requests]
 
     def stream(
         self,
@@ -86,83 +81,92 @@ class Engine:
         top_p: float | None = None,
         seed: int = 0,
         stop_ids: Collection[int] = (),
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
     ) -> Iterator[int]:
         """The tokens of `generate([prompt], ...)[0]`, each as soon as it is there."""
-        uniforms_BN = torch.rand(1, max_new_tokens, generator=torch_generator(seed, 0))
-        stops = {self.tokenizer.end_of_text_id, *stop_ids}
-        text = self._fit(prompt, max_new_tokens)
-        for _, token in self._continue([text], uniforms_BN, Sampling(temperature, top_k, top_p), stops):
-            yield token
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        for produced in self._continue(self._requests([prompt], max_new_tokens, sampling, seed, stop_ids)):
+            if produced.token is not None:
+                yield produced.token
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability, in nats, of each continuation after its prompt: the sum over its tokens.
 
-        Raises `UserError` where a prompt or continuation is empty, or both together exceed the model's
-        context.
+        Raises `UserError` where a prompt or continuation is empty, or both together exceed the model's context
+        by more than the last token, which is predicted but not read.
         """
+        return [nats for nats, _ in self.score_greedy(prompts, continuations)]
+
+    @torch.inference_mode()
+    def score_greedy(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[tuple[float, bool]]:
+        """The same, and whether each of its tokens is likelier than any other: greedily it would be written."""
         rows = [[*prompt, *rest] for prompt, rest in zip(prompts, continuations, strict=True)]
         longest = self.model.config.max_seq_len
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             if not 0 < len(prompt) < len(row):
                 raise UserError(f"text {number} to score: its prompt or its continuation is empty")
-            if len(row) > longest:
+            if len(row) > longest + 1:
                 raise UserError(
                     f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "
                     "shorten it, or train with a larger model.max_seq_len"
                 )
-        scores = [0.0] * len(rows)
+        scores = [(0.0, False)] * len(rows)
         for batch in self._batches([len(row) for row in rows]):
-            sums = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
-            for i, log_probability in zip(batch, sums, strict=True):
-                scores[i] = log_probability
+            of_batch = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
+            for i, score in zip(batch, of_batch, strict=True):
+                scores[i] = score
         return scores
 
-    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[float]:
-        # Padding stands on the right here: causal attention never looks at it.
-        hidden_BTD = self.model(self._to_tensor(rows, pad_left=False))
+    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[tuple[float, bool]]:
+        # Padding stands on the right here: causal attention never looks at it. Nothing follows the last token.
+        hidden_BTD = self.model(self._to_tensor([row[:-1] for row in rows]))
         spans = list(zip(prompt_lengths, map(len, rows), strict=True))
         # The vector at a token predicts the next one.
         hidden_ND = torch.cat([hidden_BTD[b, start - 1 : end - 1] for b, (start, end) in enumerate(spans)])
         targets = [token for row, (start, end) in zip(rows, spans, strict=True) for token in row[start:end]]
         targets_N = torch.tensor(targets, device=self.device)
         n_at_once = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
-        log_probabilities = [
-            self.model.logits(hidden).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
-            for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True)
-        ]
-        per_row = torch.cat(log_probabilities).double().split([end - start for start, end in spans])
-        return [row.sum().item() for row in per_row]
+        log_probabilities, is_best = [], []
+        for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True):
+            all_log_probabilities = self.model.logits(hidden).float().log_softmax(-1)
+            of_target = all_log_probabilities.gather(1, target[:, None])
+            log_probabilities.append(of_target.squeeze(1))
+            is_best.append((all_log_probabilities >= of_target).sum(dim=-1) == 1)
+        sizes = [end - start for start, end in spans]
+        nats_per_row = torch.cat(log_probabilities).double().split(sizes)
+        best_per_row = torch.cat(is_best).split(sizes)
+        return [(nats.sum().item(), bool(best.all())) for nats, best in zip(nats_per_row, best_per_row, strict=True)]
 
-    @torch.inference_mode()
-    def _continue(
-        self, texts: list[list[int]], uniforms_BN: Tensor, sampling: Sampling, stops: set[int]
-    ) -> Iterator[tuple[int, int]]:
-        """Pairs of row and next token, all first tokens first. Rows that have ended leave the batch."""
-        max_new_tokens = uniforms_BN.shape[1]
-        longest = max(map(len, texts))
-        padding = [longest - len(text) for text in texts]
-        cache = PaddedCache(self.model.config, padding, longest + max_new_tokens, self.dtype, self.device)
-        room = [min(max_new_tokens, self.model.config.max_seq_len - len(text)) for text in texts]
-        alive = list(range(len(texts)))
-        input_ids_BT = self._to_tensor(texts, pad_left=True)
-        for n_made in range(max(room)):
-            hidden_BTD = self.model(input_ids_BT, cache=cache)
-            logits_BV = self.model.logits(hidden_BTD[:, -1])
-            tokens = sampling.choose(logits_BV, uniforms_BN[alive, n_made].to(self.device)).tolist()
-            goes_on = []
-            for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
-                if token in stops:
-                    continue
-                yield row, token
-                if n_made + 1 < room[row]:
-                    goes_on.append(place)
-            if not goes_on:
-                return
-            if len(goes_on) < len(alive):
-                cache.keep_rows(goes_on)
-            alive = [alive[place] for place in goes_on]
-            input_ids_BT = torch.tensor([[tokens[place]] for place in goes_on], device=self.device)
+    def _requests(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop_ids: Collection[int],
+    ) -> list[Request]:
+        stops = {self.tokenizer.end_of_text_id, *stop_ids}
+        return [
+            Request(self._fit(prompt, max_new_tokens), max_new_tokens, sampling, stops, (seed, number))
+            for number, prompt in enumerate(prompts)
+        ]
+
+    def _continue(self, requests: list[Request]) -> Iterator[Produced]:
+        """What is made of the requests, step by step, with as many at a time as `max_batch_tokens` allows."""
+        requests = [request for request in requests if request.max_new_tokens > 0]
+        context = self.model.config.max_seq_len
+        longest = max((min(len(request.prompt) + request.max_new_tokens, context) for request in requests), default=0)
+        n_rows = min(len(requests), max(1, self.max_batch_tokens // max(longest, 1)))
+        if not n_rows:
+            return
+        batch = ContinuousBatch(self.model, n_rows, longest)
+        for request in requests:
+            batch.submit(request)
+        while batch.n_active or batch.n_waiting:
+            yield from batch.step()
 
     def _fit(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         if not prompt:
@@ -181,9 +185,7 @@ class Engine:
         if batch:
             yield batch
 
-    def _to_tensor(self, rows: list[list[int]], pad_left: bool) -> Tensor:
+    def _to_tensor(self, rows: list[list[int]]) -> Tensor:
         """(B,T) ids; which id the padding has is of no matter."""
         longest = max(map(len, rows))
-        padding = [[0] * (longest - len(row)) for row in rows]
-        padded = [pad + row if pad_left else row + pad for row, pad in zip(rows, padding, strict=True)]
-        return torch.tensor(padded, device=self.device)
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)

@@ -3,6 +3,7 @@
 Shapes: B rows, V vocabulary, C candidates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,18 @@ class Sampling:
 
     temperature: 0 takes the best token always; 1 draws with the model's own probabilities; more is wilder.
     top_k: only the k best tokens can be drawn. top_p: only the best tokens that together reach this
-    probability can be drawn (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+    probability can be drawn (nucleus sampling, Holtzman et al., arXiv 1904.09751). min_p: only tokens with at
+    least this share of the best token's probability can be drawn (Nguyen et al., arXiv 2407.01082).
+    repetition_penalty: scores of tokens that the text has already are divided by it where positive and
+    multiplied where negative; 1 changes nothing (Keskar et al., arXiv 1909.05858, section 4.1, with the sign
+    respected as Hugging Face does).
     """
 
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -31,6 +38,26 @@ class Sampling:
             raise UserError(f"top_k: must be 1 or more, but is {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p: must be above 0 and at most 1, but is {self.top_p}")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise UserError(f"min_p: must be from 0 to 1, but is {self.min_p}")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(f"repetition_penalty: must be above 0, but is {self.repetition_penalty}")
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a choice depends on the tokens before it."""
+        return self.repetition_penalty != 1
+
+    def penalise(self, logits_BV: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
+        """The scores after the repetition penalty, given each row's text so far; not read where it `looks_back` not."""
+        if not self.looks_back:
+            return logits_BV
+        logits_BV = logits_BV.clone()
+        for logits_V, text in zip(logits_BV, texts, strict=True):
+            ids = torch.tensor(sorted(set(text)), device=logits_V.device)
+            held = logits_V[ids]
+            logits_V[ids] = torch.where(held > 0, held / self.repetition_penalty, held * self.repetition_penalty)
+        return logits_BV
 
     def choose(self, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
         """The token ids (B,) that the rows' random numbers, each in [0,1), lead to.
@@ -48,6 +75,9 @@ class Sampling:
         if self.top_p is not None:
             better_BC = probabilities_BC.cumsum(dim=-1) - probabilities_BC
             probabilities_BC = probabilities_BC.masked_fill(better_BC >= self.top_p, 0.0)
+        if self.min_p is not None:
+            best_B1 = probabilities_BC.amax(dim=-1, keepdim=True)
+            probabilities_BC = probabilities_BC.masked_fill(probabilities_BC < self.min_p * best_B1, 0.0)
         ends_BC = probabilities_BC.cumsum(dim=-1)
         place_B1 = uniform_B.to(ends_BC)[:, None] * ends_BC[:, -1:]
         chosen_B1 = (ends_BC <= place_B1).sum(dim=-1, keepdim=True)

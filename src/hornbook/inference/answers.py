@@ -1,0 +1,130 @@
+"""One call of a client under way: its choices, their texts as they come, and the shapes of OpenAI's answers."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hornbook.inference.batch import Produced, Request
+from hornbook.inference.text import TextStream
+from hornbook.inference.worker import Worker
+from hornbook.tokenizer.tokenizer import Tokenizer
+
+
+class TooSlow(Exception):
+    """An answer took longer than the server allows."""
+
+
+@dataclass
+class Delta:
+    """What became certain of a choice: text, the tokens it came from, and perhaps its end."""
+
+    index: int
+    text: str
+    tokens: list[Produced]
+    finish: str | None
+
+
+@dataclass
+class Choice:
+    """One continuation of one prompt."""
+
+    index: int
+    request: Request
+    stream: TextStream
+    _held: list[Produced] = field(default_factory=list)
+
+    def absorb(self, produced: Produced) -> Delta:
+        """What is certain after one more token. A stop string ends the choice and its request."""
+        text = ""
+        if produced.token is not None:
+            self._held.append(produced)
+            text = self.stream.add(produced.token)
+        finish: str | None = produced.finish
+        if finish is not None:
+            text += self.stream.finish()
+        if self.stream.has_stopped:
+            finish = "stop"
+            self.request.is_cancelled = True
+        tokens: list[Produced] = []
+        if text or finish is not None:
+            tokens, self._held = self._held, []
+        return Delta(self.index, text, tokens, finish)
+
+
+async def deltas(worker: Worker, choices: list[Choice], seconds: float) -> AsyncIterator[Delta]:
+    """What comes of all choices, until each has ended. Raises QueueFull, TooSlow, and what the model raises.
+
+    However it ends, also by the client's leaving, nothing goes on being computed for it.
+    """
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[tuple[Choice, Produced | Exception]] = asyncio.Queue()
+
+    def deliver_to(choice: Choice) -> Any:
+        return lambda item: loop.call_soon_threadsafe(arrived.put_nowait, (choice, item))
+
+    ends_at = time.monotonic() + seconds
+    worker.submit({choice.request: deliver_to(choice) for choice in choices})
+    open_choices = {choice.index for choice in choices}
+    try:
+        while open_choices:
+            try:
+                choice, item = await asyncio.wait_for(arrived.get(), ends_at - time.monotonic())
+            except TimeoutError as problem:
+                raise TooSlow from problem
+            if isinstance(item, Exception):
+                raise item
+            if choice.index not in open_choices:
+                continue
+            delta = choice.absorb(item)
+            if delta.finish is not None:
+                open_choices.remove(choice.index)
+            yield delta
+    finally:
+        for choice in choices:
+            choice.request.is_cancelled = True
+
+
+def usage(choices: list[Choice]) -> dict[str, int]:
+    """How many tokens went in and came out; a prompt with several choices counts once."""
+    prompts = {id(choice.request.prompt): len(choice.request.prompt) for choice in choices}
+    n_prompt, n_new = sum(prompts.values()), sum(len(choice.request.tokens) for choice in choices)
+    return {"prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new}
+
+
+def chat_logprobs(tokens: list[Produced], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The probabilities of tokens as chat completions have them."""
+    return {
+        "content": [
+            _entry(one.token, one.log_probability, tokenizer)
+            | {"top_logprobs": [_entry(token, value, tokenizer) for token, value in one.alternatives]}
+            for one in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def text_logprobs(tokens: list[Produced], tokenizer: Tokenizer, offset: int) -> dict[str, Any]:
+    """The same as completions have them; `offset` counts the characters before the first of these tokens."""
+    names = [_name(one.token, tokenizer) for one in tokens]
+    return {
+        "tokens": names,
+        "token_logprobs": [one.log_probability for one in tokens],
+        "top_logprobs": [
+            {_name(token, tokenizer): value for token, value in one.alternatives} or None for one in tokens
+        ],
+        "text_offset": [offset + sum(map(len, names[:place])) for place in range(len(names))],
+    }
+
+
+def _entry(token: int | None, log_probability: float | None, tokenizer: Tokenizer) -> dict[str, Any]:
+    assert token is not None
+    value = max(log_probability or 0.0, -9999.0)  # JSON has no infinity
+    return {"token": _name(token, tokenizer), "logprob": value, "bytes": list(tokenizer.token_bytes(token))}
+
+
+def _name(token: int | None, tokenizer: Tokenizer) -> str:
+    assert token is not None
+    spelled = next((name for name, id in tokenizer.special_ids.items() if id == token), None)
+    return spelled or tokenizer.token_bytes(token).decode("utf-8", errors="replace")

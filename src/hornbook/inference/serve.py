@@ -1,0 +1,36 @@
+"""`hornbook serve`: a model behind an address, until it is told to stop."""
+
+from pathlib import Path
+
+import uvicorn
+
+from hornbook.errors import UserError
+from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.server import Limits, make_app
+from hornbook.runtime import Precision
+
+
+def serve(
+    run: Path,
+    host: str,
+    port: int,
+    limits: Limits,
+    api_key: str | None = None,
+    precision: Precision = "auto",
+    stage: str | None = None,
+) -> None:
+    """Serve the run's fine-tuned model, else its pretrained one, or that of a folder in Hugging Face's layout.
+
+    Ctrl-C and SIGTERM let what is under way end, for at most the seconds of an answer; nothing new is taken in.
+    Raises `UserError` where there is no model, and where an address that others reach has no key.
+    """
+    if host not in ("127.0.0.1", "localhost", "::1") and not api_key:
+        raise UserError(
+            f"--host {host}: others could reach the server there, so it needs a key. Set the environment variable "
+            "HORNBOOK_API_KEY, or leave --host out to serve this machine alone."
+        )
+    engine = load_engine(find_model(run, (stage,) if stage else ("finetune", "pretrain")), precision)
+    name = run.resolve().name
+    app = make_app(engine, name, limits, api_key)
+    print(f"Serving {name} on http://{host}:{port}/ (chat page) and http://{host}:{port}/v1 (OpenAI's interface).")
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)

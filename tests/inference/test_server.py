@@ -1,0 +1,247 @@
+"""The server over real connections: OpenAI's interface, its limits, and clients that leave or send rubbish."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hornbook.inference.engine import Engine
+from hornbook.inference.load import load_engine
+from hornbook.tokenizer.chat import render
+
+httpx = pytest.importorskip("httpx")
+uvicorn = pytest.importorskip("uvicorn")
+server_module = pytest.importorskip("hornbook.inference.server")
+
+Limits = server_module.Limits
+ASK = [{"role": "user", "content": "Once upon a time"}]
+Serve = Callable[..., AbstractContextManager["httpx.Client"]]
+
+
+@pytest.fixture
+def engine(run: Path) -> Engine:
+    return load_engine(run / "finetune" / "final", "float32")
+
+
+@pytest.fixture
+def serve(engine: Engine) -> Serve:
+    """Starts a server on a free port; gives a client of it."""
+
+    @contextmanager
+    def start(**options: Any) -> Iterator["httpx.Client"]:
+        config = uvicorn.Config(server_module.make_app(engine, "tiny", **options), port=0, log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+    return start
+
+
+def gauge(client: "httpx.Client", name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"hornbook_{name} ")))
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_a_chat_answer_is_what_the_engine_writes_streamed_or_not(serve: Serve, engine: Engine):
+    prompt, _ = render(ASK, engine.tokenizer, add_generation_prompt=True)
+    stop = engine.tokenizer.special_id("<|end|>")
+    expected = engine.tokenizer.decode(engine.generate([prompt], 12, stop_ids={stop})[0])
+    body = {"messages": ASK, "max_tokens": 12, "temperature": 0}
+    with serve() as client:
+        whole = client.post("/v1/chat/completions", json=body).json()
+        streamed = events(
+            client.post(
+                "/v1/chat/completions", json=body | {"stream": True, "stream_options": {"include_usage": True}}
+            ).text
+        )
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": expected}
+    assert whole["usage"]["prompt_tokens"] == len(prompt)
+    pieces = [one["choices"][0]["delta"]["content"] for one in streamed if one["choices"]]
+    assert "".join(pieces) == expected
+    assert streamed[-1]["usage"] == whole["usage"]
+    assert streamed[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+
+
+def test_the_openai_client_works_unchanged(serve: Serve, engine: Engine):
+    openai = pytest.importorskip("openai")
+    with serve(api_key="sesame") as client:
+        ours = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="sesame", max_retries=0)
+        assert [model.id for model in ours.models.list()] == ["tiny"]
+        options = {"model": "tiny", "temperature": 0, "max_tokens": 8}
+        whole = ours.chat.completions.create(messages=ASK, logprobs=True, top_logprobs=3, **options)
+        stream = ours.chat.completions.create(messages=ASK, stream=True, **options)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert text == whole.choices[0].message.content
+        entries = whole.choices[0].logprobs.content
+        assert len(entries) == whole.usage.completion_tokens
+        assert all(entry.logprob == entry.top_logprobs[0].logprob for entry in entries)
+        many = ours.completions.create(prompt=["Once upon", [1, 2, 3]], n=2, logprobs=2, seed=3, **options)
+        assert [choice.index for choice in many.choices] == [0, 1, 2, 3]
+        assert len(many.choices[0].logprobs.tokens) == len(many.choices[0].logprobs.token_logprobs) <= 8
+        expected = engine.tokenizer.decode(engine.generate([engine.tokenizer.encode("Once upon")], 8)[0])
+        assert many.choices[0].text == many.choices[1].text == expected
+        streamed = ours.completions.create(prompt="Once upon", stream=True, **options)
+        assert "".join(chunk.choices[0].text for chunk in streamed) == expected
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="wrong", max_retries=0).models.list()
+        with pytest.raises(openai.NotFoundError):
+            ours.chat.completions.create(model="other", messages=ASK)
+
+
+def test_the_same_seed_draws_the_same_and_a_stop_string_ends_the_text(serve: Serve):
+    body = {"prompt": "Once upon", "max_tokens": 30, "temperature": 1, "seed": 7}
+    with serve() as client:
+        first, again = (client.post("/v1/completions", json=body).json()["choices"][0] for _ in range(2))
+        stop = first["text"][5:8]
+        cut = client.post("/v1/completions", json=body | {"stop": stop}).json()["choices"][0]
+    assert first["text"] == again["text"]
+    assert cut["text"] == first["text"][: first["text"].index(stop)]
+    assert cut["finish_reason"] == "stop"
+
+
+RUBBISH = [
+    b"",
+    b"{",
+    b"null",
+    b"[" * 5000,
+    b'{"messages": []}',
+    b'{"messages": [{"role": "user"}]}',
+    b'{"messages": [{"role": "assistant", "content": "x"}]}',
+    b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+    b'{"messages": [{"role": "user", "content": "x"}], "\\ud800": 1}',
+    b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+    b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 999999999999999999999}',
+    b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}',
+    b'{"messages": [{"role": "user", "content": "x"}], "seed": 1e400}',
+    b'{"messages": [{"role": "user", "content": "x"}], "wrong": 1}',
+    b'{"messages": [{"role": "user", "content": "' + b"long " * 200 + b'"}]}',
+    b'{"prompt": []}',
+    b'{"prompt": ""}',
+    b'{"prompt": [999999]}',
+    b'{"prompt": [[1], []]}',
+    b'{"prompt": "x", "n": 99}',
+    b'{"prompt": "x", "stop": [""]}',
+    b"\xff\xfe\x00",
+]
+
+
+def test_rubbish_is_refused_with_a_reason_and_the_server_goes_on(serve: Serve):
+    with serve() as client:
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            for body in RUBBISH:
+                answer = client.post(path, content=body, headers={"content-type": "application/json"})
+                assert answer.status_code == 400, (body[:80], answer.text)
+                assert answer.json()["error"]["message"]
+        assert client.post("/v1/completions", content=b"x", headers={"content-type": "text/plain"}).status_code == 400
+        assert client.get("/v1/nothing").status_code == 404
+        assert client.get("/v1/completions").status_code == 405
+        assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
+        assert gauge(client, "requests_active") == gauge(client, "requests_waiting") == 0
+
+
+def test_each_limit_has_its_status(serve: Serve):
+    with serve(limits=Limits(body_bytes=500, new_tokens=20, rows=1, waiting=0)) as client:
+        assert client.post("/v1/completions", json={"prompt": "x" * 600}).status_code == 413
+        chunks = (b"x" * 100 for _ in range(9))
+        assert client.post("/v1/completions", content=chunks).status_code == 413
+        assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 21}).status_code == 400
+        full = client.post("/v1/completions", json={"prompt": "x", "n": 2, "max_tokens": 2})
+        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+    with serve(limits=Limits(seconds=0.001)) as client:
+        assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 60}).status_code == 504
+
+
+def test_nothing_is_computed_any_more_for_a_client_that_has_left(serve: Serve, engine: Engine, slow_steps: None):
+    with serve() as client:
+        body = {"prompt": "Once upon", "max_tokens": 60, "stream": True}
+        with client.stream("POST", "/v1/completions", json=body) as answer:
+            next(answer.iter_lines())
+            assert gauge(client, "requests_active") == 1
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/completions", json=body | {"stream": False}, timeout=0.3)
+        deadline = time.monotonic() + 2
+        while gauge(client, "requests_active") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert gauge(client, "requests_active") == 0
+
+
+@pytest.fixture
+def slow_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that takes a while for each token."""
+    logits = engine.model.logits
+
+    def slowly(hidden: Any) -> Any:
+        time.sleep(0.1)
+        return logits(hidden)
+
+    monkeypatch.setattr(engine.model, "logits", slowly)
+
+
+def test_many_clients_at_once_all_get_their_own_answer(serve: Serve, engine: Engine):
+    prompts = [f"Once upon a time there was a cat {number}" for number in range(24)]
+    expected = engine.generate([engine.tokenizer.encode(prompt) for prompt in prompts], 10)
+    answers: dict[str, str] = {}
+    with serve(limits=Limits(rows=5)) as client:
+
+        def ask(prompt: str) -> None:
+            body = {"prompt": prompt, "max_tokens": 10, "temperature": 0}
+            answers[prompt] = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+
+        threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert gauge(client, "tokens_shared_total") > 0
+    assert [answers[prompt] for prompt in prompts] == [engine.tokenizer.decode(tokens) for tokens in expected]
+
+
+def test_what_is_running_ends_when_the_server_is_told_to_stop(engine: Engine, slow_steps: None):
+    server = uvicorn.Server(uvicorn.Config(server_module.make_app(engine, "tiny"), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1/completions"
+    with httpx.stream(
+        "POST", url, json={"prompt": "Once", "max_tokens": 8, "stream": True, "temperature": 0}
+    ) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        server.should_exit = True
+        assert list(lines)[-2:-1] == ["data: [DONE]"]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_page_and_its_parts_come_from_the_server_alone(serve: Serve):
+    with serve() as client:
+        page = client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        for part in ("style.css", "chat.js"):
+            assert f"/page/{part}" in page.text
+            found = client.get(f"/page/{part}")
+            assert found.status_code == 200
+            assert "http://" not in found.text.replace("http://www.w3.org", "")
+            assert "https://" not in found.text
+        assert client.get("/health").json() == {"status": "ok"}
