@@ -152,7 +152,6 @@ def _write_markdown(run: Run, output: Path) -> None:
 
 def _place_and_reason(problem: Any, folder: Path) -> str:
     """Typst's message with the chapter and line that it points to."""
-    lines = [line.replace(str(folder), "") for line in str(problem.diagnostic).splitlines()]
-    places = [found[0] for line in lines if (found := re.search(r"[\w/.-]+\.typ:\d+", line))]
+    places = re.findall(rf"(?:{re.escape(folder.name)}/)?([\w-]+(?:/[\w-]+)?\.typ:\d+)", str(problem.diagnostic))
     place = next((one for one in places if "chapters/" in one), places[0] if places else "")
     return f"{place}: {problem.message}".removeprefix(": ")
