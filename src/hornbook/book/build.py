@@ -18,6 +18,7 @@ from hornbook import __version__
 from hornbook.book.figures import draw_all, run_drawings
 from hornbook.book.formulas import FORMULAS
 from hornbook.book.listings import SOURCE, take_all
+from hornbook.book.reference import REFERENCE_RUN
 from hornbook.book.results import blocks, headline_rows, to_markdown
 from hornbook.book.run_facts import Run, read_run
 from hornbook.book.worked import all_examples
@@ -32,7 +33,6 @@ Paper = Literal["a4", "us-letter"]
 Format = Literal["pdf", "md"]
 
 TYPST_FILES = Path(__file__).parent / "typst"
-REFERENCE_RUN = Path(__file__).parent / "reference_run"
 PDF_STANDARD = "ua-1"
 
 _EQUATION = re.compile(r"(?<![\\#\w])\$([^$]+)\$")

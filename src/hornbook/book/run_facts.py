@@ -1,5 +1,6 @@
 """What a run has left on disk, as one tree of facts with names: the only numbers of a run that the book may print."""
 
+import gzip
 import json
 import math
 import tomllib
@@ -88,9 +89,15 @@ def _stages(run: RunDirectory) -> list[str]:
 
 
 def _read_metrics(path: Path) -> list[Record]:
-    if not path.is_file():
+    """The records of each step, from the file or, in a recorded run, from its compressed copy."""
+    compressed = path.with_name(f"{path.name}.gz")
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif compressed.is_file():
+        text = gzip.decompress(compressed.read_bytes()).decode()
+    else:
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
 def _transcripts(run: RunDirectory) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def all_examples() -> dict[str, Any]:
         "activations": activations(),
         "loss": cross_entropy(),
         "micro_batches": micro_batches(),
+        "backpropagation": backpropagation(),
+        "packed": packed_row(),
         "adamw": adamw(),
         "newton_schulz": newton_schulz(),
         "numbers": number_formats(),
@@ -235,6 +237,38 @@ def micro_batches() -> dict[str, Any]:
     right = (first_labels * first_mean + second_labels * second_mean) / (first_labels + second_labels)
     return {"first_labels": first_labels, "second_labels": second_labels, "first_mean": first_mean,
             "second_mean": second_mean, "of_labels": right, "of_means": (first_mean + second_mean) / 2}  # fmt: skip
+
+
+def backpropagation() -> dict[str, Any]:
+    """The smallest network with a bend: y = u relu(w x), loss (y - target)², forwards and backwards."""
+    x, w, u, target = 2.0, 1.5, -0.5, 1.0
+    a = w * x
+    h = max(a, 0.0)
+    y = u * h
+    loss = (y - target) ** 2
+    by_y = 2 * (y - target)
+    by_u, by_h = by_y * h, by_y * u
+    by_a = by_h * (1.0 if a > 0 else 0.0)
+    by_w = by_a * x
+    rate = 0.01
+    new_w, new_u = w - rate * by_w, u - rate * by_u
+    return {"x": x, "w": w, "u": u, "target": target, "a": a, "h": h, "y": y, "loss": loss, "by_y": by_y, "by_u": by_u,
+            "by_h": by_h, "by_a": by_a, "by_w": by_w, "rate": rate, "new_w": new_w, "new_u": new_u,
+            "new_loss": (new_u * max(new_w * x, 0.0) - target) ** 2}  # fmt: skip
+
+
+def packed_row() -> dict[str, Any]:
+    """Two documents in a row of eight places: ids, labels (-100 where there is none), positions, documents."""
+    documents, row_tokens = [[11, 12, 13, 14], [21, 22, 23]], 8
+    ids, labels, positions, numbers = [], [], [], []
+    for number, document in enumerate(documents):
+        ids += document
+        labels += [*document[1:], -100]
+        positions += list(range(len(document)))
+        numbers += [number] * len(document)
+    padding = row_tokens - len(ids)
+    return {"input_ids": ids + [0] * padding, "labels": labels + [-100] * padding,
+            "position_ids": positions + list(range(padding)), "document_ids": numbers + [len(documents)] * padding}  # fmt: skip
 
 
 def adamw(steps: int = 3) -> dict[str, Any]:
