@@ -108,7 +108,7 @@ def loss(run: Run, stage: str) -> "tuple[Figure, str] | None":
     panels[0].plot(steps_shown, smooth_shown, color=BLUE, linewidth=1.8, label="smoothed")
     panels[0].set(ylabel="training loss\n(nats per token)")
     panels[0].legend()
-    alt = f"Training loss of {stage} over {len(steps):,} steps: from {losses[0]:.2f} to {smooth[-1]:.2f} nats per token."
+    alt = f"Training loss of {stage} over {len(steps):,} steps: {losses[0]:.2f} to {smooth[-1]:.2f} nats per token."
     if validations:
         panels[1].plot([v["step"] for v in validations], [v["bits_per_byte"] for v in validations],
                        color=ORANGE, marker="o", markersize=3.5, label="validation")  # fmt: skip
@@ -152,7 +152,8 @@ def speed(run: Run, stage: str) -> "tuple[Figure, str] | None":
     if len(measured) < 2:
         return None
     figure, (panel,) = canvas(1, 1.9)
-    panel.plot(thinned([step for step, _ in measured]), thinned([rate for _, rate in measured]), color=BLUE, linewidth=0.6)
+    steps, speeds = (thinned(values) for values in zip(*measured, strict=True))
+    panel.plot(steps, speeds, color=BLUE, linewidth=0.6)
     panel.set(xlabel="step", ylabel="tokens per second", ylim=(0, None))
     rates = sorted(rate for _, rate in measured)
     return figure, f"Tokens per second of {stage}, step by step; the median is {rates[len(rates) // 2]:,.0f}."
@@ -232,7 +233,8 @@ def memory(run: Run) -> "tuple[Figure, str] | None":
     parts = run.get("plan.memory_megabytes")
     if not parts:
         return None
-    return _one_bar(parts, "megabytes at the peak of a step, predicted", "Predicted memory by part", lambda n: f"{n:.1f}")
+    xlabel = "megabytes at the peak of a step, predicted"
+    return _one_bar(parts, xlabel, "Predicted memory by part", lambda n: f"{n:.1f}")
 
 
 def _one_bar(parts: dict[str, float], xlabel: str, title: str, show: Callable[[float], str]) -> "tuple[Figure, str]":
@@ -311,10 +313,9 @@ def thinned(values: Sequence[Any]) -> list[Any]:
 def lines(curves: dict[str, tuple[Sequence[float], Sequence[float]]], height: float = 2.4, **axes: Any) -> "Figure":
     """Curves by name, told apart by dashes and colour."""
     figure, (panel,) = canvas(1, height)
-    for (name, (x, y)), dash, tint in zip(curves.items(), cycle(DASHES), cycle((BLUE, ORANGE, GREEN, GREY)), strict=False):
+    looks = zip(cycle(DASHES), cycle((BLUE, ORANGE, GREEN, GREY)), strict=False)
+    for (name, (x, y)), (dash, tint) in zip(curves.items(), looks, strict=False):
         panel.plot(x, y, dash, color=tint, label=name)
     panel.set(**axes)
     panel.legend()
     return figure
-
-

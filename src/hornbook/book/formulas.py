@@ -39,7 +39,7 @@ def wavelengths(run: Run) -> "tuple[Figure, str]":
     pairs = np.arange(32)
     curves = {f"base {base:,}": (pairs, 2 * math.pi * base ** (2 * pairs / 64)) for base in (100, 10_000, 100_000)}
     return lines(curves, xlabel="pair of the head", ylabel="tokens for one turn", yscale="log"), (
-        "Wavelengths of the rotary pairs rise evenly on a logarithmic scale, from 6 tokens to about 2 pi times the base."
+        "Wavelengths of the rotary pairs rise evenly on a logarithmic scale, from 6 tokens to about 2 pi bases."
     )
 
 
@@ -97,7 +97,7 @@ def chinchilla(run: Run) -> "tuple[Figure, str]":
         sizes = best * np.logspace(-1.3, 1.3, 100)
         curves[f"1e{exponent} FLOPs"] = (sizes, np.array([chinchilla_loss(n, flops / 6 / n) for n in sizes]))
     return lines(curves, xlabel="parameters", ylabel="loss (nats per token)", xscale="log"), (
-        "For each budget the fitted loss against model size is a valley; its bottom moves to larger models with the budget."
+        "For each budget the fitted loss against model size is a valley; its bottom moves right with the budget."
     )
 
 
@@ -111,5 +111,5 @@ def curves_gone_wrong(run: Run) -> "tuple[Figure, str]":
     curves = {"as it should be": (x, good), "rate too high": (x, high), "a spike": (x, spike),
               "validation, overfitting": (x, over)}  # fmt: skip
     return lines(curves, 2.8, xlabel="share of the run", ylabel="loss (nats)", ylim=(0.8, 9)), (
-        "Sketches of four loss curves: a smooth fall; one that stays high and trembles; one with a spike; one that rises again."
+        "Four loss curves: a smooth fall; one that stays high and trembles; one with a spike; one that rises again."
     )

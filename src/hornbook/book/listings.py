@@ -72,7 +72,8 @@ def _definition(path: Path, names: Sequence[str], file: str) -> Listing:
         if node is None:
             raise UserError(f"{'.'.join(names)}: {file} does not define it")
         body = node.body if isinstance(node, ast.ClassDef) else []
-    assert node is not None and node.end_lineno is not None
+    assert node is not None
+    assert node.end_lineno is not None
     decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     while first > 1 and lines[first - 2].lstrip().startswith("#"):

@@ -16,7 +16,8 @@ Record = dict[str, Any]
 
 _METRICS = "metrics.jsonl"
 _STAGES_IN_ORDER = (
-    "corpus", "tokenizer", "tokens", "pretrain", "finetune", "classify", "preference", "reinforce", "evaluation", "export",
+    "corpus", "tokenizer", "tokens", "pretrain", "finetune", "classify", "preference", "reinforce",
+    "evaluation", "export",
 )  # fmt: skip
 _LAST_STEPS = 50
 

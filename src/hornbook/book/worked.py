@@ -5,6 +5,7 @@ the same formula in numpy, in float64; tests/book/test_worked.py holds it agains
 """
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,12 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def bigram() -> dict[str, Any]:
     """A model that counts: which word followed "the" in a small text."""
-    words = "the cat saw the dog and the dog saw the cat and the cat ran".split()
-    followers = [after for word, after in zip(words, words[1:], strict=False) if word == "the"]
+    text = "the cat saw the dog and the dog saw the cat and the cat ran"
+    followers = [after for word, after in pairwise(text.split()) if word == "the"]
     counts = {word: followers.count(word) for word in dict.fromkeys(followers)}
     chances = {word: count / len(followers) for word, count in counts.items()}
     return {
-        "text": " ".join(words),
+        "text": text,
         "n_followers": len(followers),
         "counts": counts,
         "probability": chances,
@@ -151,7 +152,8 @@ def attention() -> dict[str, Any]:
     visible = np.tril(np.ones_like(scaled, dtype=bool))
     weights = softmax(np.where(visible, scaled, -np.inf))
     return {
-        "x": ATTENTION_X.tolist(), "wq": ATTENTION_WQ.tolist(), "wk": ATTENTION_WK.tolist(), "wv": ATTENTION_WV.tolist(),
+        "x": ATTENTION_X.tolist(), "wq": ATTENTION_WQ.tolist(), "wk": ATTENTION_WK.tolist(),
+        "wv": ATTENTION_WV.tolist(),
         "q": q.tolist(), "k": k.tolist(), "v": v.tolist(),
         "scores": scores.tolist(), "scaled": scaled.tolist(), "weights": weights.tolist(),
         "unmasked_weights": softmax(scaled).tolist(), "result": (weights @ v).tolist(),
@@ -267,8 +269,12 @@ def packed_row() -> dict[str, Any]:
         positions += list(range(len(document)))
         numbers += [number] * len(document)
     padding = row_tokens - len(ids)
-    return {"input_ids": ids + [0] * padding, "labels": labels + [-100] * padding,
-            "position_ids": positions + list(range(padding)), "document_ids": numbers + [len(documents)] * padding}  # fmt: skip
+    return {
+        "input_ids": ids + [0] * padding,
+        "labels": labels + [-100] * padding,
+        "position_ids": positions + list(range(padding)),
+        "document_ids": numbers + [len(documents)] * padding,
+    }
 
 
 def adamw(steps: int = 3) -> dict[str, Any]:
@@ -314,7 +320,7 @@ def number_formats() -> dict[str, Any]:
             "exponent_bits": exponent_bits, "fraction_bits": fraction_bits,
             "bits": 1 + exponent_bits + fraction_bits, "next_after_one": 1 + 2.0**-fraction_bits,
             "digits": (fraction_bits + 1) * math.log10(2), "step_at_256": 256 * 2.0**-fraction_bits,
-            "largest_power_of_ten": math.floor(math.log10((2 - 2.0**-fraction_bits)) + bias * math.log10(2)),
+            "largest_power_of_ten": math.floor(math.log10(2 - 2.0**-fraction_bits) + bias * math.log10(2)),
             "smallest_power_of_ten": math.ceil((1 - bias) * math.log10(2)) - 1,
         }  # fmt: skip
     return table
@@ -341,7 +347,8 @@ def budget(name: str) -> dict[str, Any]:
         "n_layers": config.n_layers, "d_model": config.d_model, "n_heads": config.n_heads,
         "n_kv_heads": config.n_kv_heads, "d_ff": config.d_ff, "vocab_size": config.vocab_size,
         "context": config.max_seq_len, "parts_millions": {part: count / 1e6 for part, count in parts.items()},
-        "parameters": n_parameters, "parameters_millions": n_parameters / 1e6, "parameters_billions": n_parameters / 1e9,
+        "parameters": n_parameters, "parameters_millions": n_parameters / 1e6,
+        "parameters_billions": n_parameters / 1e9,
         "tokens_billions": tokens / 1e9, "gigaflops_per_token": per_token.total / 1e9,
         "gigaflops_per_token_6n": 6 * n_parameters / 1e9,
         "attention_share": (per_token.attention_forward + per_token.attention_backward) / per_token.total,
