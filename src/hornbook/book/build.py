@@ -33,7 +33,6 @@ Paper = Literal["a4", "us-letter"]
 Format = Literal["pdf", "md"]
 
 TYPST_FILES = Path(__file__).parent / "typst"
-PDF_STANDARD = "ua-1"
 
 _EQUATION = re.compile(r"(?<![\\#\w])\$([^$]+)\$")
 _VALUE = re.compile(r'#[wm]\("([\w.]+)"[^)]*\)')
@@ -63,7 +62,7 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
     shutil.copytree(TYPST_FILES, folder, dirs_exist_ok=True)
     chapters = sorted((folder / "chapters").glob("*.typ"))
     drawn = draw_all(run, run_drawings(run) if only_results else run_drawings(run) | FORMULAS)
-    data = {
+    data: dict[str, Any] = {
         "version": __version__,
         "run": run.facts,
         "headline": headline_rows(run),
@@ -82,13 +81,13 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
 
 
 def typeset(main: Path, paper: Paper) -> bytes:
-    """The PDF of a main file, tagged so that it can be read aloud. Raises UserError with the place of a mistake."""
+    """The PDF of a main file, tagged to be read aloud (PDF/UA-1). Raises UserError with the place of a mistake."""
     import typst
 
     try:
         return typst.compile(
-            str(main), root=str(main.parent), format="pdf", sys_inputs={"paper": paper}, ignore_system_fonts=True,
-            pdf_standards=[PDF_STANDARD],
+            str(main), root=str(main.parent), format="pdf", sys_inputs={"paper": str(paper)}, ignore_system_fonts=True,
+            pdf_standards="ua-1",
         )  # fmt: skip
     except typst.TypstError as problem:
         raise UserError(f"the book cannot be set: {_place_and_reason(problem, main.parent)}") from None

@@ -5,7 +5,7 @@ the run lacks what it would show. Formulas that need no run are drawn by `hornbo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
@@ -22,7 +22,7 @@ DASHES = ("-", "--", ":", "-.")
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo")
 TINTS = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "legend.frameon": False,
     "svg.hashsalt": "hornbook", "svg.fonttype": "path", "hatch.linewidth": 0.5, "lines.linewidth": 1.4,
@@ -310,7 +310,7 @@ def thinned(values: Sequence[Any]) -> list[Any]:
     return [*values[:-1:every], values[-1]]
 
 
-def lines(curves: dict[str, tuple[Sequence[float], Sequence[float]]], height: float = 2.4, **axes: Any) -> "Figure":
+def lines(curves: Mapping[str, tuple[Any, Any]], height: float = 2.4, **axes: Any) -> "Figure":
     """Curves by name, told apart by dashes and colour."""
     figure, (panel,) = canvas(1, height)
     looks = zip(cycle(DASHES), cycle((BLUE, ORANGE, GREEN, GREY)), strict=False)
