@@ -17,6 +17,7 @@ from hornbook.book.listings import SOURCE
 from hornbook.book.reference import REFERENCE_RUN, record_run
 from hornbook.book.results import headline_rows
 from hornbook.book.run_facts import read_run
+from hornbook.cli import main
 from hornbook.errors import UserError
 
 
@@ -41,6 +42,7 @@ def text(book) -> str:
     return " ".join(" ".join(page.extract_text().split()) for page in pages)
 
 
+@pytest.mark.slow
 def test_it_is_a_whole_book_with_title_contents_and_tags(book, run):
     reader = pypdf.PdfReader(io.BytesIO(book))
     assert len(reader.pages) >= 130
@@ -50,6 +52,7 @@ def test_it_is_a_whole_book_with_title_contents_and_tags(book, run):
     assert "pdfuaid" in reader.xmp_metadata.stream.get_data().decode()
 
 
+@pytest.mark.slow
 def test_every_number_of_the_run_is_the_one_in_its_files(gathered, run, text):
     numbers = json.loads(typst.query(str(gathered), "<run-number>", field="value", root=str(gathered.parent)))
     assert len(numbers) > 60
@@ -67,6 +70,7 @@ def test_every_number_of_the_run_is_the_one_in_its_files(gathered, run, text):
         assert float(digits) == pytest.approx(expected, abs=0.5000001 * 10**-n_decimals), number
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_results_stands_in_the_book(gathered, text):
     compact = re.sub(r"\s+", "", text)
     results = json.loads((gathered.parent / "data.json").read_text())["results"]
@@ -77,16 +81,19 @@ def test_every_cell_of_the_results_stands_in_the_book(gathered, text):
         assert cell.replace(" ", "") in compact, cell
 
 
+@pytest.mark.slow
 def test_the_cover_has_the_headline_figures(text, run):
     for name, value in headline_rows(run):
         assert f"{name} {value}" in text
 
 
+@pytest.mark.slow
 def test_no_reference_and_no_glyph_is_missing(text):
     assert "??" not in text
     assert "\ufffd" not in text
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(run, book, tmp_path):
     assert typeset(gather(run, tmp_path), "a4") == book
 
@@ -100,13 +107,13 @@ def test_a_renamed_function_stops_the_build_and_says_where(run, tmp_path):
         gather(run, tmp_path / "book", source=source)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_gone_stops_the_build_and_says_where(tmp_path):
     shutil.copytree(REFERENCE_RUN, tmp_path / "run")
     record = tmp_path / "run" / "pretrain" / "stage.json"
     record.write_text(record.read_text().replace('"final_loss_nats"', '"last_loss_nats"'))
     run = read_run(tmp_path / "run")
-    run.facts["pretrain"]["final_loss_nats"] = None
-    run.metrics.pop("pretrain", None)
+    run.metrics.pop("pretrain")
     folder = tmp_path / "book"
     with pytest.raises(UserError, match=r"chapters/\d\d-[\w-]+\.typ:\d+: .*the run has no"):
         typeset(gather(run, folder), "a4")
@@ -121,6 +128,18 @@ def test_the_report_is_short_and_there_for_a_run_without_evaluation(tmp_path):
     pages = pypdf.PdfReader(tmp_path / "report.pdf").pages
     assert 3 <= len(pages) <= 15
     assert pages[0].mediabox.width == 612
+
+
+@pytest.mark.slow
+def test_a_run_that_is_only_pretrained_has_its_book_too(tmp_path):
+    left_out = ("finetune", "evaluation", "export")
+    shutil.copytree(REFERENCE_RUN, tmp_path / "run", ignore=shutil.ignore_patterns(*left_out))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for stage in left_out:
+        summary["stages"].pop(stage)
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    build_book(tmp_path / "run", tmp_path / "book.pdf", paper="us-letter")
+    assert len(pypdf.PdfReader(tmp_path / "book.pdf").pages) > 110
 
 
 def test_the_report_as_markdown_has_the_same_tables_and_its_pictures(run, tmp_path):
@@ -168,3 +187,10 @@ def test_torch_is_not_loaded():
 )  # fmt: skip
 def test_equations_get_words_to_be_read_aloud(chapter, expected):
     assert with_spoken_equations(chapter, {"a": [1.5, 2]}) == expected
+
+
+def test_the_command_writes_the_report_and_says_where(tmp_path, capsys):
+    output = tmp_path / "report.pdf"
+    assert main(["book", str(REFERENCE_RUN), "--only", "results", "-o", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    assert output.read_bytes().startswith(b"%PDF")

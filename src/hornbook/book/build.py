@@ -61,13 +61,14 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
     """Put into `folder` all that Typst needs, and return the main file's path."""
     shutil.copytree(TYPST_FILES, folder, dirs_exist_ok=True)
     chapters = sorted((folder / "chapters").glob("*.typ"))
+    listings = take_all(chapters, source)
     drawn = draw_all(run, run_drawings(run) if only_results else run_drawings(run) | FORMULAS)
     data: dict[str, Any] = {
         "version": __version__,
         "run": run.facts,
         "headline": headline_rows(run),
         "worked": all_examples(),
-        "listings": {name: asdict(listing) for name, listing in take_all(chapters, source).items()},
+        "listings": {name: asdict(listing) for name, listing in listings.items()},
         "figures": {name: {"alt": drawing.alt} for name, drawing in drawn.items()},
         "results": blocks(run, drawn),
     }
