@@ -1,6 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11, make and git:
 #   make quickstart    set up, then train a small model from scratch and talk to it (minutes, no network after set-up)
 #   make test          set up, then run the tests
+# and `make book` typesets the book of the run, docs/hornbook.pdf.
 # PYTHON chooses the interpreter that makes the environment: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -8,10 +9,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart book test test-all lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hornbook run recipes/quickstart.toml
+
+# The book of the quickstart's run, or of the recorded one where it has not run.
+book: $(VENV)/.installed
+	$(BIN)/hornbook book $(wildcard runs/quickstart) -o docs/hornbook.pdf
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not slow"

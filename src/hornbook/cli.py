@@ -9,6 +9,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hornbook import __version__
@@ -237,6 +238,23 @@ def _world(arguments: Sequence[str]) -> None:
         print(f"{options.to / name}: {count:,}")
 
 
+def _book(arguments: Sequence[str]) -> None:
+    from hornbook.options import BookOptions
+
+    options = _parse(BookOptions, "book", arguments)
+    from hornbook.book.build import build_book
+
+    output = options.output or Path(f"book.{options.format}")
+    build_book(
+        options.run,
+        output,
+        only_results=options.only == "results",
+        format=options.format,
+        paper=options.paper,
+    )
+    print(output)
+
+
 VERBS = {
     "run": Verb("Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run),
     "plan": Verb("Say what a recipe will cost, before it runs.", "recipes/gpt2-124m.toml", _plan),
@@ -255,6 +273,7 @@ VERBS = {
         "recipes/quickstart.toml --to world",
         _world,
     ),
+    "book": Verb("Set the book: how all of it works, with this run's figures.", "runs/quickstart -o book.pdf", _book),
 }
 
 

@@ -186,3 +186,28 @@ class WorldOptions:
 
     recipe: RecipePath
     to: Annotated[Path, arg(metavar="DIR", help="The folder to write.")]
+
+
+@dataclass
+class BookOptions:
+    """Options of `book`."""
+
+    run: Annotated[
+        Path | None,
+        Positional,
+        arg(
+            metavar="RUN",
+            help="The folder of a run, such as runs/quickstart.",
+            help_behavior_hint="(default: the recorded run that comes with Hornbook)",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        arg(aliases=["-o"], metavar="FILE", help="The file to write.", help_behavior_hint="(default: book.pdf)"),
+    ] = None
+    only: Annotated[
+        Literal["results"] | None,
+        arg(help="The report of the run alone, some ten pages.", help_behavior_hint="(default: the whole book)"),
+    ] = None
+    format: Annotated[Literal["pdf", "md"], arg(help="md: Markdown, with --only results.")] = "pdf"
+    paper: Annotated[Literal["a4", "us-letter"], arg(help="The size of the pages.")] = "a4"

@@ -1,0 +1,47 @@
+"""The recorded run that the book is built from where the reader has none: the small files of a real run.
+
+`python -m hornbook.book.reference runs/quickstart` records another one in its place.
+"""
+
+import gzip
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hornbook.run_directory import atomic_write, open_run, read_json, write_json
+
+REFERENCE_RUN = Path(__file__).parent / "reference_run"
+
+_TRANSCRIPTS_KEPT = 6
+
+
+def record_run(run_path: Path, to: Path) -> None:
+    """Copy what the book reads of a run into `to`, without text, tokens and weights; metrics are compressed.
+
+    Raises UserError where `run_path` is no run.
+    """
+    run = open_run(run_path)
+    if to.exists():
+        shutil.rmtree(to)
+    for path in _small_files(run.path):
+        target = to / path.relative_to(run.path)
+        if path.suffix == ".jsonl":
+            # Without a time in its header, so that the same run gives the same bytes.
+            atomic_write(target.with_name(f"{path.name}.gz"), gzip.compress(path.read_bytes(), mtime=0))
+        elif path.parent.name == "evaluation" and path.name not in ("stage.json", "samples.json"):
+            answers = read_json(path)
+            write_json(target, answers | {"transcripts": answers["transcripts"][:_TRANSCRIPTS_KEPT]})
+        else:
+            atomic_write(target, path.read_bytes())
+
+
+def _small_files(folder: Path) -> Iterator[Path]:
+    yield folder / "recipe.toml"
+    yield folder / "summary.json"
+    for pattern in ("*/stage.json", "*/report.json", "*/metrics.jsonl", "evaluation/*.json"):
+        yield from sorted(path for path in folder.glob(pattern) if path.name != "started.json")
+
+
+if __name__ == "__main__":
+    record_run(Path(sys.argv[1]), REFERENCE_RUN)
