@@ -19,7 +19,8 @@ import torch
 import uvicorn
 
 from hornbook.inference.engine import Engine
-from hornbook.inference.server import Limits, make_app
+from hornbook.inference.server import make_app
+from hornbook.inference.serving import Limits
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
 from hornbook.recipe import ModelSection

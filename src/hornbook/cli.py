@@ -172,7 +172,7 @@ def _serve(arguments: Sequence[str]) -> None:
 
     options = _parse(ServeOptions, "serve", arguments)
     from hornbook.inference.serve import serve
-    from hornbook.inference.server import Limits
+    from hornbook.inference.serving import Limits
 
     limits = Limits(
         body_bytes=options.max_body_bytes,

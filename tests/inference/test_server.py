@@ -18,7 +18,7 @@ httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
 server_module = pytest.importorskip("hornbook.inference.server")
 
-Limits = server_module.Limits
+Limits = pytest.importorskip("hornbook.inference.serving").Limits
 ASK = [{"role": "user", "content": "Once upon a time"}]
 Serve = Callable[..., AbstractContextManager["httpx.Client"]]
 

@@ -179,10 +179,12 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
     chosen = []
     for place in dict.fromkeys(places):
         item = items[place]
+        examples: list[Item] = []
         if pool:
             examples = [one for one in pool if one.group == item.group][:n_shots]
-        else:
-            draws = numpy_generator("shots", name, place).permutation(len(items))[: n_shots + 1].tolist()
+        elif n_shots:
+            chance = numpy_generator("shots", name, place)
+            draws = chance.choice(len(items), min(n_shots + 1, len(items)), replace=False).tolist()
             examples = [items[draw] for draw in draws if draw != place][:n_shots]
         shown = "".join(f"{one.example}\n\n" for one in examples)
         chosen.append(item.with_shots(benchmark.preface(item.group) + shown))

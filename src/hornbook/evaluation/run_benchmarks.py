@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hornbook.errors import UserError
-from hornbook.evaluation.benchmarks import BENCHMARKS, read_benchmark
-from hornbook.evaluation.free_answers import FREE_BENCHMARKS, free_scores, read_free, write_answers
+from hornbook.evaluation.benchmarks import BENCHMARKS, Benchmark, read_benchmark
+from hornbook.evaluation.free_answers import FREE_BENCHMARKS, FreeBenchmark, free_scores, read_free, write_answers
 from hornbook.evaluation.likelihood import benchmark_scores, judge, paired_test
 from hornbook.inference.engine import Engine
 from hornbook.inference.load import find_model, load_engine
 from hornbook.run_directory import write_json
 
-TASKS = {**BENCHMARKS, **FREE_BENCHMARKS}
+TASKS: dict[str, Benchmark | FreeBenchmark] = {**BENCHMARKS, **FREE_BENCHMARKS}
 
 
 def run_benchmarks(

@@ -1,11 +1,11 @@
 """`hornbook sample` and `hornbook chat`: a trained model in the terminal, its text shown as it is made."""
 
-import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.text import TextStream
 from hornbook.runtime import derive_seed
 from hornbook.tokenizer.chat import Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -67,11 +67,11 @@ def text_pieces(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
     A token holds bytes, and a character of several bytes can be spread over several tokens. Bytes that never
     become a character come out as U+FFFD.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    stream = TextStream(tokenizer)
     for token in tokens:
-        if piece := decoder.decode(tokenizer.token_bytes(token)):
+        if piece := stream.add(token):
             yield piece
-    if rest := decoder.decode(b"", final=True):
+    if rest := stream.finish():
         yield rest
 
 

@@ -6,7 +6,8 @@ import uvicorn
 
 from hornbook.errors import UserError
 from hornbook.inference.load import find_model, load_engine
-from hornbook.inference.server import Limits, make_app
+from hornbook.inference.server import make_app
+from hornbook.inference.serving import Limits
 from hornbook.runtime import Precision
 
 
