@@ -35,6 +35,7 @@ def main() -> int:
         targets = sorted(moments.randrange(2, _TOTAL_STEPS - 20) for _ in range(arguments.times))
         for target in targets:
             seen.append(kill_after(killed, target, moments.random() * 0.06))
+            print(f"kill {len(seen)}: {seen[-1]} steps were logged", flush=True)
         found = finish(killed)
     print(f"seed {arguments.seed}: killed {len(seen)} times, after steps {', '.join(map(str, seen))} of {_TOTAL_STEPS}")
     print(f"weights of the undisturbed run {expected}")
