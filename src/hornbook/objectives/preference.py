@@ -63,9 +63,10 @@ class DirectPreference:
         accuracy: pairs whose chosen answer gained more than the other (no gain, as at the start, is none).
         chosen_likelier: pairs whose chosen answer has the higher probability, whatever it had before. margin: β times
         the difference of their log-ratios. chosen_reward, rejected_reward: β times each log-ratio. kl_nats: an
-        estimate of how far the model has gone from the reference, from the tokens of both answers: the mean over
-        tokens of r - 1 - log r with r = π_ref / π (Schulman 2020, "Approximating KL divergence"). The answers are not
-        the model's own, so it shows the drift and is not the divergence itself.
+        estimate of how far the model has gone from the reference, from the tokens of the chosen answers: the mean over
+        tokens of r - 1 - log r with r = π_ref / π (Schulman 2020, "Approximating KL divergence"). These answers are not
+        the model's own, so it shows the drift and is not the divergence itself. (The rejected ones cannot serve: they
+        become so unlikely that r is anything up to 10^14.)
         """
         if not isinstance(batch, PairBatch):
             raise ValueError("preferences are learned from pairs")
@@ -79,14 +80,14 @@ class DirectPreference:
         margins_P = chosen_P - rejected_P
         losses_P = -(1 - self._label_smoothing) * F.logsigmoid(margins_P)
         losses_P = losses_P - self._label_smoothing * F.logsigmoid(-margins_P)
-        kl_B = k3_divergence(log_ratios_BT.detach()).sum(1) / n_labels_B
+        kl_P = k3_divergence(log_ratios_BT[0::2].detach()).sum(1) / n_labels_B[0::2]
         sums = {
             "accuracy": (margins_P > 0).sum(),
             "chosen_likelier": (log_BT[0::2].sum(1) > log_BT[1::2].sum(1)).sum(),
             "margin": margins_P.sum(),
             "chosen_reward": chosen_P.sum(),
             "rejected_reward": rejected_P.sum(),
-            "kl_nats": kl_B.sum() / 2,
+            "kl_nats": kl_P.sum(),
         }
         return losses_P.sum(), sums
 
