@@ -23,7 +23,7 @@ from hornbook.inference.server import make_app
 from hornbook.inference.serving import Limits
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
 from hornbook.tokenizer.tokenizer import Tokenizer
 

@@ -4,7 +4,8 @@ import pytest
 
 from hornbook.errors import UserError
 from hornbook.filter_presets import PRESETS
-from hornbook.recipe import FilterSection, load_recipe, recipe_to_toml
+from hornbook.recipe import load_recipe, recipe_to_toml
+from hornbook.recipe_data import FilterSection
 
 
 def test_published_sets_have_the_published_thresholds():

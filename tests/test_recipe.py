@@ -11,18 +11,10 @@ from hypothesis import strategies as st
 
 from hornbook.errors import UserError
 from hornbook.problems import field_names
-from hornbook.recipe import (
-    CorpusSection,
-    EvaluateSection,
-    FilterSection,
-    FinetuneSection,
-    PretrainSection,
-    Recipe,
-    Section,
-    StoryworldSection,
-    load_recipe,
-    recipe_to_toml,
-)
+from hornbook.recipe import EvaluateSection, Recipe, load_recipe, recipe_to_toml
+from hornbook.recipe_data import CorpusSection, FilterSection, StoryworldSection
+from hornbook.recipe_fields import Section
+from hornbook.recipe_training import FinetuneSection, PretrainSection
 
 WriteRecipe = Callable[..., Path]
 

@@ -19,7 +19,7 @@ from corpus_parts.datatrove_peer import SECTIONS, Worker, read_web_samples
 
 from hornbook.corpus import filters
 from hornbook.corpus.text_batch import text_batches
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 TARGET = 0.995
 RULES_DIFFER = "the two differ with the same words and sentences: they count something else"

@@ -10,7 +10,7 @@ from typing import Any
 from hornbook.corpus.character_kinds import WORD_PATTERN
 from hornbook.corpus.rules.c4 import SENTENCE_PATTERN
 from hornbook.filter_presets import C4, FINEWEB, GOPHER
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 WEB_SAMPLES = ("c4_demo", "c4_sample_olmo", "dclm_quality_agreement", "dclm_quality_majority")
 _REPETITION = {name: threshold for name, threshold in GOPHER.items() if "duplicate" in name or "gram_" in name}

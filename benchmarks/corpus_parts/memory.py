@@ -28,7 +28,7 @@ CURATE = """
 import json, resource, sys, time
 from pathlib import Path
 from hornbook.corpus.curate import curate
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 started = time.perf_counter()
 corpus = CorpusSection(source=f"files:{sys.argv[1]}/*.jsonl", deduplicate="minhash")

@@ -23,7 +23,7 @@ from corpus_parts.datatrove_peer import SECTIONS, Worker, read_web_samples
 
 from hornbook.corpus import filters
 from hornbook.corpus.engine import load_daft
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 TARGETS = {"spacy": 25, "fastest": 3}
 # spaCy takes so long that fewer documents will do.

@@ -30,7 +30,9 @@ from hornbook.model.transformer import Transformer
 from hornbook.model.vocabulary import with_vocabulary_of
 from hornbook.objectives.next_token import NextToken
 from hornbook.pipeline import Selection, run_pipeline
-from hornbook.recipe import CorpusSection, PretrainSection, Recipe, StoryworldSection, load_recipe
+from hornbook.recipe import Recipe, load_recipe
+from hornbook.recipe_data import CorpusSection, StoryworldSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.run_directory import RunDirectory
 from hornbook.runtime import derive_seed, pick_device, pick_dtype
 from hornbook.stages.training import fit_in_memory

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hornbook.problems import section_of
-from hornbook.recipe import SWITCHED_OFF, Recipe
+from hornbook.recipe import Recipe
+from hornbook.recipe_fields import SWITCHED_OFF
 
 Options = TypeVar("Options")
 

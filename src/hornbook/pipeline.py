@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 
 from hornbook.errors import UserError
-from hornbook.recipe import Recipe, TrainingSection
+from hornbook.recipe import Recipe
+from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import RunDirectory, sha256_file
 from hornbook.show import show_run
 from hornbook.stages.context import StageContext

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hornbook.recipe import CorpusSection, ModelSection, Recipe, TrainingSection
+    from hornbook.recipe import Recipe
+    from hornbook.recipe_data import CorpusSection, ModelSection
+    from hornbook.recipe_training import TrainingSection
 
 
 def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:

@@ -15,7 +15,7 @@ from hornbook.model.normalization import LayerNorm, RMSNorm
 from hornbook.model.rotary import rotary_angles, rotate
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import chunked_cross_entropy_sum
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 from hornbook.training.optimizers import MuonWithAdamW, orthogonalize
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hornbook.corpus import cleaning
 from hornbook.corpus.engine import load_daft
-from hornbook.recipe import CleaningSection
+from hornbook.recipe_data import CleaningSection
 
 REPAIRS = [
     (cleaning.repair_mojibake, "The cafÃ© is â€œopenâ€\x9d.", "The café is “open”."),

@@ -14,7 +14,7 @@ import pytest
 from hornbook.corpus import curate as curate_module
 from hornbook.corpus.curate import curate
 from hornbook.errors import UserError
-from hornbook.recipe import CorpusSection, FilterSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, FilterSection, StoryworldSection
 
 WORLD = StoryworldSection(stories=150, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=600)
 

@@ -12,7 +12,7 @@ from hornbook.corpus.curate import curate
 from hornbook.corpus.decontaminate import find_overlaps
 from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.passages import index_passages
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
 

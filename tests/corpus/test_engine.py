@@ -47,7 +47,7 @@ from pathlib import Path
 from hornbook.corpus import curate as module, sources, staging
 from hornbook.corpus.benchmarks import Benchmark, Item
 from hornbook.corpus.curate import curate
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 engine, folder, texts, wait = sys.argv[1:]
 staging.STAGED_BYTES = sources.BYTES_IN_TURN = 200_000

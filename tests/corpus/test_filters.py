@@ -5,7 +5,7 @@ import pytest
 
 from hornbook.corpus import filters
 from hornbook.filter_presets import PRESETS
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 OFF = FilterSection(preset="none")
 GOOD = "Mara went to the mill with her brother. They found a kite and a box, and took it home."

@@ -4,7 +4,7 @@ import pytest
 
 from hornbook.corpus.cleaning import replace_personal_data
 from hornbook.corpus.personal_data import mask_personal_data
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.web import write_pages
 

@@ -13,7 +13,7 @@ from hornbook.corpus.histogram_picture import draw_histograms
 from hornbook.corpus.histograms import SCORES, Histograms
 from hornbook.corpus.report import SAMPLES, ReportWriter
 from hornbook.corpus.report_quality import MEANT_FOR, Quality
-from hornbook.recipe import CorpusSection, FilterSection
+from hornbook.recipe_data import CorpusSection, FilterSection
 
 SCHEMA = pyarrow.schema(
     {

@@ -13,7 +13,7 @@ from hornbook.corpus.engine import load_daft
 from hornbook.corpus.raw import RawDocument
 from hornbook.corpus.sources import RAW_SCHEMA, read_in_turn, read_sources
 from hornbook.errors import UserError
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 WORLD = StoryworldSection(stories=5, echoes=2, still_lives=2, puzzles=2, encyclopedia_passages=2, web_pages=3)
 

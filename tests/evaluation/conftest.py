@@ -10,7 +10,7 @@ import torch
 
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import ModelSection, StoryworldSection
+from hornbook.recipe_data import ModelSection, StoryworldSection
 from hornbook.runtime import torch_generator
 from hornbook.storyworld.conversations import conversations
 from hornbook.storyworld.questions import Question, held_out_questions

@@ -12,7 +12,7 @@ from hornbook.inference.engine import Engine
 from hornbook.model.config import config_from_recipe
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
 from hornbook.tokenizer.tokenizer import Tokenizer
 

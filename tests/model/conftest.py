@@ -8,7 +8,7 @@ import torch
 
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
 
 VOCAB_SIZE = 61

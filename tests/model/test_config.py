@@ -7,7 +7,7 @@ import pytest
 
 from hornbook.errors import UserError
 from hornbook.model.config import config_from_recipe, swiglu_width
-from hornbook.recipe import ModelSection, RopeScalingSection
+from hornbook.recipe_data import ModelSection, RopeScalingSection
 
 
 def test_the_presets_pick_the_parts_of_their_models():

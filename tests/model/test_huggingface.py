@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from hornbook.errors import UserError
 from hornbook.model.huggingface import load_pretrained, save_pretrained, to_hugging_face
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import RopeScalingSection
+from hornbook.recipe_data import RopeScalingSection
 from hornbook.runtime import torch_generator
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,8 @@ from hornbook.model.huggingface import save_pretrained
 from hornbook.model.init import init_weights
 from hornbook.model.lora import attach_lora, load_lora, merge_lora, save_lora, trained_fraction
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import LoraSection, ModelSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import LoraSection
 
 VOCAB_SIZE = 40
 SECTION = LoraSection(rank=2, alpha=6.0)

@@ -5,7 +5,7 @@ import torch
 
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.rotary import query_key_factor, rotary_angles, rotary_frequencies, rotate
-from hornbook.recipe import ModelSection, RopeScalingSection
+from hornbook.recipe_data import ModelSection, RopeScalingSection
 from hornbook.runtime import torch_generator
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 from hornbook.model import attention
 from hornbook.model.attention import fused_attention, reference_attention
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import RopeScalingSection
+from hornbook.recipe_data import RopeScalingSection
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"preset": "gpt2"},

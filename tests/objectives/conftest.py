@@ -7,7 +7,7 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.answers import Answer
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 
 VOCAB_SIZE, ROW_TOKENS, PAD_ID = 23, 12, 0
 

@@ -16,7 +16,7 @@ from hornbook.objectives.log_probabilities import token_log_probabilities
 from hornbook.objectives.next_token import NextToken
 from hornbook.objectives.policy import GroupRelativePolicy, RolloutBatch, group_advantages, token_weights
 from hornbook.objectives.preference import DirectPreference, PairBatch
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow

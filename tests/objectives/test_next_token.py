@@ -9,7 +9,7 @@ from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 
 VOCAB_SIZE, N_TOKENS = 17, 6
 

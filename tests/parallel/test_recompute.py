@@ -12,7 +12,7 @@ from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 from hornbook.parallel.recompute import Recompute, recomputed
-from hornbook.recipe import ModelSection
+from hornbook.recipe_data import ModelSection
 
 N_ROWS, ROW_TOKENS, VOCAB_SIZE = 4, 32, 61
 

@@ -18,7 +18,8 @@ from hornbook.planning.flops import (
     parameters_by_part,
     total_training_flops,
 )
-from hornbook.recipe import ModelSection, PretrainSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import build_optimizer
 
 N_ROWS, ROW_TOKENS = 3, 40

@@ -14,7 +14,8 @@ from hornbook.planning.memory import (
     rows_that_fit,
     training_memory,
 )
-from hornbook.recipe import ModelSection, PretrainSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import build_optimizer
 
 N_ROWS = 2

@@ -10,7 +10,7 @@ import pytest
 
 from hornbook.corpus.benchmarks import Benchmark, Item
 from hornbook.errors import UserError
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.stages.conversations import decontaminate, read_conversations
 from hornbook.storyworld.conversations import conversations
 from hornbook.tokenizer.chat import check_messages

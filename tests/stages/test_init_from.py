@@ -19,7 +19,8 @@ from hornbook.model.transformer import Transformer
 from hornbook.model.vocabulary import with_vocabulary_of
 from hornbook.pipeline import Selection, run_pipeline
 from hornbook.planning.plan import plan_recipe
-from hornbook.recipe import ModelSection, load_recipe
+from hornbook.recipe import load_recipe
+from hornbook.recipe_data import ModelSection
 from hornbook.run_directory import RunDirectory, read_json, sha256_file, write_json
 from hornbook.tokenizer.tokenizer import Tokenizer
 

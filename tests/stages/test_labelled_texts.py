@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hornbook.errors import UserError
-from hornbook.recipe import ClassifySection
+from hornbook.recipe_training import ClassifySection
 from hornbook.stages.confusion import accuracy, confusion_matrix, f1_scores
 from hornbook.stages.labelled_texts import LabelledText, essence_of, read_labelled_texts, split_texts
 

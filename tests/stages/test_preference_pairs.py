@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hornbook.errors import UserError
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.stages.preference_pairs import PreferencePair, read_preference_pairs
 
 WORLD = StoryworldSection()

@@ -21,7 +21,8 @@ from hornbook.model.transformer import Transformer
 from hornbook.objectives.answers import Answer, answer_batch
 from hornbook.objectives.next_token import NextToken
 from hornbook.pipeline import Selection, run_pipeline
-from hornbook.recipe import ModelSection, load_recipe
+from hornbook.recipe import load_recipe
+from hornbook.recipe_data import ModelSection
 from hornbook.run_directory import read_json
 from hornbook.stages.classify import predict
 from hornbook.tokenizer.chat import render

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld import export
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.export import write_world

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.conversations import checkable_prompts, conversations
 from hornbook.storyworld.corpus import write_documents

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance, derivations
 from hornbook.storyworld.corpus import still_life, tell_story, write_documents
 from hornbook.storyworld.echoes import echo

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.web import PAGES_IN_A_HUNDRED, Page, write_pages
 from hornbook.storyworld.world import Document
 

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.tokenizer.tokenizer import Tokenizer
 

@@ -12,7 +12,8 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
-from hornbook.recipe import ModelSection, PretrainSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.runtime import torch_generator
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.trainer import Trainer

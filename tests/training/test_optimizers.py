@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import PretrainSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import MuonWithAdamW, build_optimizer, orthogonalize
 
 SHAPES = [(4, 4), (6, 4), (4, 6), (4, 4), (6, 4)]

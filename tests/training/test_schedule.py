@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hornbook.recipe import PretrainSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.training.schedule import learning_rate_scale
 
 MakeSection = Callable[..., PretrainSection]

@@ -13,7 +13,8 @@ import numpy as np
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.planning.flops import flops_per_token, parameters_by_part
 from hornbook.planning.memory import training_memory
-from hornbook.recipe import ModelSection, TrainingSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import TrainingSection
 from hornbook.tokenizer.bpe import SPLIT_PATTERNS, BytePairEncoding, count_words, train
 
 BPE_TEXT = "low low low low low lower lower newest newest newest newest newest newest widest widest widest"

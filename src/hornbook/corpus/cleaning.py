@@ -15,7 +15,7 @@ from hornbook.corpus.engine import load_daft
 from hornbook.corpus.extraction import text_from_html
 from hornbook.corpus.in_python import where_needed
 from hornbook.corpus.personal_data import CANDIDATE, mask_personal_data
-from hornbook.recipe import CleaningSection
+from hornbook.recipe_data import CleaningSection
 
 if TYPE_CHECKING:
     from daft import Expression

@@ -32,7 +32,7 @@ from hornbook.corpus.sources import read_in_turn, read_sources
 from hornbook.corpus.staging import SIGNATURE, Staging
 from hornbook.corpus.survivors import Survivors, find_survivors
 from hornbook.errors import UserError
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 from hornbook.run_directory import atomic_writer, write_json
 
 if TYPE_CHECKING:

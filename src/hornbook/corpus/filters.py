@@ -19,7 +19,7 @@ from hornbook.corpus.engine import load_daft
 from hornbook.corpus.rules import c4, fineweb, gopher, repetition
 from hornbook.corpus.rules.language import detected_language
 from hornbook.corpus.text_batch import TextBatch, text_batches
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 if TYPE_CHECKING:
     from daft import Expression

@@ -14,7 +14,7 @@ import pyarrow.compute
 from hornbook.corpus.filters import MEASURES
 from hornbook.corpus.sampling import draws
 from hornbook.corpus.text_batch import text_batches
-from hornbook.recipe import FilterSection
+from hornbook.recipe_data import FilterSection
 
 # Of the kept, and as many of the dropped, of which there may be few.
 SAMPLED_DOCUMENTS = 2500

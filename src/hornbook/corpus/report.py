@@ -17,7 +17,7 @@ from hornbook.corpus.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from hornbook.corpus.histograms import Histograms
 from hornbook.corpus.report_quality import Quality
 from hornbook.corpus.sampling import draws
-from hornbook.recipe import CorpusSection
+from hornbook.recipe_data import CorpusSection
 
 SAMPLES = 10
 

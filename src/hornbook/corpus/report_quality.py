@@ -17,7 +17,7 @@ from hornbook.corpus.decontaminate import CONTAMINATED
 from hornbook.corpus.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from hornbook.corpus.filters import MEASURES
 from hornbook.corpus.mixing import NOT_TAKEN
-from hornbook.recipe import CorpusSection
+from hornbook.recipe_data import CorpusSection
 
 # What each rule is meant to catch, by the labels of hornbook.storyworld.web. A rule that is not here is meant for
 # mess that the world does not have, such as programs, lists or repeated paragraphs, so its recall is not known.

@@ -20,7 +20,7 @@ from hornbook.corpus.files import URL_SCHEMES, Location, find_files, find_urls, 
 from hornbook.corpus.raw import RawDocument
 from hornbook.corpus.readers import check_text_field, read_documents
 from hornbook.errors import UserError
-from hornbook.recipe import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CorpusSection, StoryworldSection
 from hornbook.runtime import derive_seed
 
 if TYPE_CHECKING:

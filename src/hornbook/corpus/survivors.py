@@ -8,7 +8,7 @@ import pyarrow.compute
 
 from hornbook.corpus import deduplicate, minhash
 from hornbook.corpus.staging import Staging
-from hornbook.recipe import CorpusSection
+from hornbook.recipe_data import CorpusSection
 
 
 @dataclass(frozen=True)

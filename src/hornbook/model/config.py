@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hornbook.errors import UserError
-from hornbook.recipe import ModelSection, RopeScalingSection
+from hornbook.recipe_data import ModelSection, RopeScalingSection
 
 Architecture = Literal["gpt2", "llama", "qwen3"]
 

@@ -26,7 +26,7 @@ from hornbook.model.config import ModelConfig
 from hornbook.model.gguf_tokenizer import GgufTokenizer
 from hornbook.model.rotary import rotary_frequencies
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import RopeScalingSection
+from hornbook.recipe_data import RopeScalingSection
 from hornbook.run_directory import sync_folder
 
 _NAMES = {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hornbook.errors import UserError
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import LoraSection
+from hornbook.recipe_training import LoraSection
 from hornbook.run_directory import atomic_write, read_json, write_json
 from hornbook.runtime import torch_generator
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hornbook.model.config import ModelConfig
-from hornbook.recipe import RopeScalingSection
+from hornbook.recipe_data import RopeScalingSection
 
 Json = dict[str, Any]
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hornbook.model.config import ModelConfig
-from hornbook.recipe import RopeScalingSection
+from hornbook.recipe_data import RopeScalingSection
 
 
 def rotary_angles(position_ids_BT: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hornbook.model.config import ModelConfig
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 
 _NEWTON_SCHULZ_ITERATIONS = 5
 

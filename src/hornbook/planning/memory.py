@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hornbook.model.config import ModelConfig
 from hornbook.planning.flops import matrix_parameters, parameters_by_part
 from hornbook.planning.hardware import Kind
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 
 LONGEST_PLAIN_ROW_TOKENS = 512
 """Up to here attention on a CPU in bfloat16 keeps its table of weights (hornbook.model.attention)."""

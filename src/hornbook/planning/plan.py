@@ -25,7 +25,8 @@ from hornbook.planning.flops import (
 from hornbook.planning.hardware import ACCELERATORS, Device, Kind, this_machine
 from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.tables import render_plan
-from hornbook.recipe import Recipe, TrainingSection
+from hornbook.recipe import Recipe
+from hornbook.recipe_training import TrainingSection
 
 DEFAULT_UTILISATION: dict[Kind, float] = {"cpu": 0.2, "accelerator": 0.4}
 """The share of a device's rate that training reaches. Published trainings on accelerators report 0.3 to 0.6 of the

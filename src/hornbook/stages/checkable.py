@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hornbook.errors import UserError
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.stages.rows import fields_of, read_rows
 from hornbook.storyworld.conversations import checkable_prompts
 from hornbook.storyworld.questions import Question, essence

@@ -16,7 +16,7 @@ from hornbook.model.classifier import Classifier, classifier_on, load_classifier
 from hornbook.model.lora import attach_lora, merge_lora
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.classification import Classification, class_scores
-from hornbook.recipe import ClassifySection
+from hornbook.recipe_training import ClassifySection
 from hornbook.run_directory import write_json
 from hornbook.runtime import derive_seed, pick_device, torch_generator
 from hornbook.stages.confusion import accuracy, confusion_matrix, draw_confusion, f1_scores

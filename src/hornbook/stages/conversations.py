@@ -19,7 +19,7 @@ from hornbook.corpus.decontaminate import Receipt, find_overlaps
 from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.passages import index_passages
 from hornbook.errors import UserError
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.stages.rows import fields_of, read_rows
 from hornbook.storyworld.conversations import conversations as storyworld_conversations
 from hornbook.tokenizer.chat import Message, check_messages

@@ -9,7 +9,8 @@ import torch
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.inference.engine import Engine
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import FinetuneSection, StoryworldSection
+from hornbook.recipe_data import StoryworldSection
+from hornbook.recipe_training import FinetuneSection
 from hornbook.run_directory import write_json
 from hornbook.runtime import derive_seed
 from hornbook.stages.context import StageContext

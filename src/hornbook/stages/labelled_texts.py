@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hornbook.errors import UserError
-from hornbook.recipe import ClassifySection
+from hornbook.recipe_training import ClassifySection
 from hornbook.runtime import derive_seed
 from hornbook.stages.rows import fields_of, read_rows
 

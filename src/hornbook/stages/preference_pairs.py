@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hornbook.errors import UserError
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.stages.conversations import message_of, messages_of, request_of, turns_of
 from hornbook.stages.rows import fields_of, read_rows
 from hornbook.storyworld.conversations import preferences

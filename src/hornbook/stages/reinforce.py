@@ -9,7 +9,7 @@ from typing import Any
 from hornbook.evaluation.tasks import Task, as_chat
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.policy import GroupRelativePolicy
-from hornbook.recipe import ReinforceSection
+from hornbook.recipe_training import ReinforceSection
 from hornbook.runtime import derive_seed
 from hornbook.stages.checkable import read_checkable
 from hornbook.stages.context import StageContext

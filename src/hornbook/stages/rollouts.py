@@ -18,7 +18,7 @@ from hornbook.model.transformer import Transformer
 from hornbook.objectives.answers import Answer, answer_tensors
 from hornbook.objectives.log_probabilities import token_log_probabilities
 from hornbook.objectives.policy import RolloutBatch, group_advantages, token_weights
-from hornbook.recipe import ReinforceSection
+from hornbook.recipe_training import ReinforceSection
 from hornbook.runtime import derive_seed
 from hornbook.stages.order import ShuffledOrder
 from hornbook.tokenizer.chat import END_OF_TURN

@@ -11,7 +11,8 @@ from hornbook.batching.loader import Loader
 from hornbook.batching.packing import IGNORE_INDEX
 from hornbook.batching.shards import ShardedDocuments
 from hornbook.errors import UserError
-from hornbook.recipe import PretrainSection, Recipe, load_recipe
+from hornbook.recipe import Recipe, load_recipe
+from hornbook.recipe_training import PretrainSection
 from hornbook.run_directory import open_run
 from hornbook.runtime import derive_seed
 from hornbook.stages.conversations import read_conversations

@@ -16,7 +16,7 @@ from rich.table import Table
 from hornbook.corpus.documents import read_documents, read_texts
 from hornbook.corpus.rules.language import detected_language
 from hornbook.corpus.text_batch import TextBatch
-from hornbook.recipe import TokenizerSection
+from hornbook.recipe_data import TokenizerSection
 from hornbook.run_directory import write_json
 from hornbook.stages.context import StageContext
 from hornbook.tokenizer.published import vocabularies_at_hand

@@ -10,7 +10,7 @@ from hornbook.model.huggingface import load_pretrained
 from hornbook.model.lora import attach_lora, merge_lora, save_lora, trained_fraction
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
-from hornbook.recipe import LoraSection, TrainingSection
+from hornbook.recipe_training import LoraSection, TrainingSection
 from hornbook.runtime import derive_seed, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
 from hornbook.stages.start import start_from

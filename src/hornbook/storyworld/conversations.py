@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, TypeVar
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import facts, facts_of, is_held_out, state, subjects
 from hornbook.storyworld.questions import Probe, Question, fact_question, probes, reasoning_question

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import itemgetter
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.run_directory import atomic_write
 from hornbook.storyworld.conversations import checkable_prompts, conversations, preferences
 from hornbook.storyworld.corpus import write_documents

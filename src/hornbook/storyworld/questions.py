@@ -9,7 +9,7 @@
 import re
 from dataclasses import dataclass
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import Fact, ask, facts, is_held_out
 from hornbook.storyworld.puzzles import draw_puzzle

@@ -10,7 +10,7 @@ a copy with one word changed), because a measurement that everything passes says
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hornbook.recipe import StoryworldSection
+from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.markup import render, words
 from hornbook.storyworld.world import Document

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from hornbook.model.transformer import Transformer
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import pick_dtype
 
 _MUON_MOMENTUM = 0.95

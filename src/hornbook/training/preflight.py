@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import torch_generator
 from hornbook.training.optimizers import build_optimizer
 

@@ -2,7 +2,7 @@
 
 import math
 
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 
 
 def learning_rate_scale(step: int, total_steps: int, section: TrainingSection) -> float:

@@ -32,7 +32,7 @@ from hornbook.errors import RunFailed
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
 from hornbook.parallel.recompute import recomputed
-from hornbook.recipe import TrainingSection
+from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import derive_seed
 from hornbook.training.activations import activation_rms
 from hornbook.training.checkpoint import (
