@@ -19,7 +19,8 @@ from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 from hornbook.parallel.recompute import Recompute, recomputed
 from hornbook.planning.memory import training_memory
-from hornbook.recipe import ModelSection, PretrainSection
+from hornbook.recipe_data import ModelSection
+from hornbook.recipe_training import PretrainSection
 from hornbook.runtime import pick_device, pick_dtype
 
 _VOCAB_SIZE = 4096

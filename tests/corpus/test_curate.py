@@ -94,7 +94,7 @@ def test_the_counts_of_the_report_add_up_and_are_those_of_the_shards(world_corpu
 def test_the_same_recipe_gives_the_same_bytes_in_another_process_and_over_old_work(world_corpus, tmp_path):
     folder, _ = world_corpus
     program = (
-        "from pathlib import Path; from hornbook.recipe import *; from hornbook.corpus.curate import curate;"
+        "from pathlib import Path; from hornbook.recipe_data import *; from hornbook.corpus.curate import curate;"
         "corpus = CorpusSection(deduplicate='exact');"
         f"curate(corpus, StoryworldSection(**{WORLD.model_dump()!r}), Path({str(tmp_path)!r}))"
     )

@@ -174,7 +174,7 @@ def test_a_corpus_of_nothing_can_be_drawn(tmp_path):
 def test_matplotlib_is_not_imported_before_it_draws_and_makes_no_global_figure(tmp_path):
     program = (
         "import sys; from pathlib import Path; from hornbook.corpus import report, histogram_picture, histograms;"
-        "from hornbook.recipe import FilterSection; assert 'matplotlib' not in sys.modules;"
+        "from hornbook.recipe_data import FilterSection; assert 'matplotlib' not in sys.modules;"
         "histogram_picture.draw_histograms(histograms.Histograms(FilterSection()).finish(), Path(sys.argv[1]));"
         "assert 'matplotlib' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
     )

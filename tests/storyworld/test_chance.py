@@ -89,7 +89,7 @@ def test_a_choice_that_does_not_show_is_noticed():
 def test_the_world_does_not_depend_on_how_python_hashes_texts():
     script = (
         "import hashlib\n"
-        "from hornbook.recipe import StoryworldSection\n"
+        "from hornbook.recipe_data import StoryworldSection\n"
         "from hornbook.storyworld.conversations import conversations\n"
         "from hornbook.storyworld.corpus import write_documents\n"
         "from hornbook.storyworld.questions import held_out_questions\n"
