@@ -249,13 +249,15 @@ def assert_transformers_agrees(folder: Path, prompts: list[str], n_tokens: int =
         assert (written[:-1] if ended else written) == engine.generate([ids], n_tokens)[0]
         assert ended or len(written) == n_tokens
         lengths.append(len(written))
-    assert sum(length == n_tokens for length in lengths) >= len(lengths) / 4
+    assert sum(length == n_tokens for length in lengths) > len(lengths) / 2
 
 
 def prompts_of_the_world(recipe_path: Path) -> list[str]:
-    """Beginnings of all kinds: an opening, a question, a list."""
-    talks = conversations(load_recipe(recipe_path).storyworld.model_copy(update={"seed": 9, "conversations": 6}))
-    return ["Once upon a time", "There was a kite painted red with Mara", *(talk[0]["content"] for talk in talks)]
+    """Short beginnings, after which a model goes on writing, and two stories with a question."""
+    talks = conversations(load_recipe(recipe_path).storyworld.model_copy(update={"seed": 9, "conversations": 24}))
+    stories = [talk[0]["content"] for talk in talks if "\n\n" in talk[0]["content"]]
+    begun = ["Once upon a time", "There was a kite painted red with Mara", "There was", "There", "Once upon", "The"]
+    return [*begun, *stories[:2]]
 
 
 def test_the_exported_model_is_the_same_model_in_transformers(run: RunDirectory, recipe_path: Path) -> None:

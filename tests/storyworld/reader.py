@@ -134,7 +134,7 @@ class Reader:
             (rf"The {WORD} was with {NAME}\.", lambda t, n: self.holder[t] == n),
             (rf"{NAME} was in {WORD}\.", lambda n, p: self.place[n] == p),
             (rf"The {WORD} was in {WORD}\.", lambda t, p: self._place_of_thing(t) == p),
-            (rf"{NAME} served as {WORD}\.", lambda n, role: self.role.setdefault(n, role) == role),
+            (rf"{NAME} served as {WORD}\.", lambda n, role: self.role[n] == role),
             (rf"The {WORD} was coloured {WORD}\.", self._is_coloured),
             (rf"{NAME} felt {WORD}\.", lambda n, mood: self.mood[n] == mood),
             # By the way.
