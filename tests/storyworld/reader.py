@@ -78,8 +78,20 @@ class Reader:
         self.holder[noun] = receiver
         return is_so
 
-    def _give_away(self, giver: str, colour: str, noun: str, receiver: str, noun_again: str) -> bool:
-        return (noun, colour) == (noun_again, self.colour[noun]) and self._give(giver, noun, receiver)
+    def _hand(self, giver: str, colour: str, noun: str, receiver: str) -> bool:
+        return self._is_coloured(noun, colour) and self._give(giver, noun, receiver)
+
+    def _let_have(self, giver: str, noun: str, receiver: str, noun_again: str, receiver_again: str) -> bool:
+        return (noun, receiver) == (noun_again, receiver_again) and self._give(giver, noun, receiver)
+
+    def _carry(self, name: str, noun: str, place: str) -> bool:
+        return self.holder[noun] == name and self._go(name, place)
+
+    def _take_along(self, name: str, colour: str, noun: str, place: str) -> bool:
+        return self._is_coloured(noun, colour) and self._carry(name, noun, place)
+
+    def _carry_away(self, name: str, noun: str, noun_again: str, place: str) -> bool:
+        return noun == noun_again and self._carry(name, noun, place)
 
     def _put(self, name: str, noun: str, place: str) -> bool:
         is_so = self.holder[noun] == name and self.place[name] == place
@@ -94,7 +106,7 @@ class Reader:
         self.holder[noun] = name
         return is_so
 
-    def _pick_up(self, name: str, colour: str, noun: str, name_again: str, noun_again: str) -> bool:
+    def _pick_up(self, name: str, colour: str, noun: str, noun_again: str, name_again: str) -> bool:
         is_same = (noun, name, colour) == (noun_again, name_again, self.colour[noun])
         return is_same and self._find(name, noun, self.place[name])
 
@@ -119,20 +131,26 @@ class Reader:
             (rf"{NAME} left {WORD} and \w+ to {WORD}\.", lambda n, old, new: self._go(n, new, old)),
             (rf"{NAME} (?:\w+ )?\w+ to {WORD}\.", self._go),
             (rf"{NAME} \w+ away\. Now {NAME} was at {WORD}\.", self._go_away),
-            (rf"{NAME} gave {NAME} the {WORD}\.", lambda a, b, t: self._give(a, t, b)),
-            (rf"{NAME} \w+ gave the {WORD} {WORD} away\. Now {NAME} had the {WORD}\.", self._give_away),
-            (rf"{NAME} got the {WORD} from {NAME}\.", lambda b, t, a: self._give(a, t, b)),
+            (rf"{NAME} carried the {WORD} to {WORD}\.", self._carry),
+            (rf"{NAME} took the {WORD} {WORD} along to {WORD}\.", self._take_along),
+            (rf"{NAME} \w+ away with the {WORD}\. Now the {WORD} was at {WORD}\.", self._carry_away),
+            (rf"{NAME} gave the {WORD} to {NAME}\.", self._give),
+            (rf"{NAME} \w+ handed the {WORD} {WORD} to {NAME}\.", self._hand),
             (rf"{NAME} asked for the {WORD}\.", lambda n, t: self.holder[t] not in (None, n)),
-            (rf"{NAME} gave it away, and now {NAME} had the {WORD}\.", lambda a, b, t: self._give(a, t, b)),
+            (rf"{NAME} agreed, and now the {WORD} was with {NAME}\.", self._give),
+            (
+                rf"{NAME} was tired of the {WORD} and let {NAME} have it\. Now the {WORD} was with {NAME}\.",
+                self._let_have,
+            ),
             (rf"{NAME} left the {WORD} at {WORD}\.", self._put),
             (rf"{NAME} put down the {WORD} {WORD}\. Now the {WORD} lay at {WORD}\.", self._put_down),
-            (rf"{NAME} found the {WORD} at {WORD} and took it\.", self._find),
-            (rf"{NAME} \w+ picked up the {WORD} {WORD}\. Now {NAME} had the {WORD}\.", self._pick_up),
+            (rf"The {WORD} at {WORD} was found by {NAME}\.", lambda t, p, n: self._find(n, t, p)),
+            (rf"{NAME} \w+ picked up the {WORD} {WORD}\. Now the {WORD} was with {NAME}\.", self._pick_up),
             (rf"(?:Now )?{NAME} became {WORD}\.|Now {NAME} felt {WORD}\.", lambda *of: self._feel(*filter(None, of))),
             (rf"All this made {NAME} {WORD}\.", self._feel),
             # Something is so.
             (rf"The {WORD} was with {NAME}\.", lambda t, n: self.holder[t] == n),
-            (rf"{NAME} was in {WORD}\.", lambda n, p: self.place[n] == p),
+            (rf"(?:Now )?{NAME} was in {WORD}\.", lambda n, p: self.place[n] == p),
             (rf"The {WORD} was in {WORD}\.", lambda t, p: self._place_of_thing(t) == p),
             (rf"{NAME} served as {WORD}\.", lambda n, role: self.role[n] == role),
             (rf"The {WORD} was coloured {WORD}\.", self._is_coloured),

@@ -16,7 +16,7 @@ from hornbook.storyworld.conversations import (
     preferences,
     tell_a_story,
 )
-from hornbook.storyworld.questions import essence, grade
+from hornbook.storyworld.questions import COURTESIES, essence, grade, without_courtesy
 from hornbook.tokenizer.chat import check_messages
 
 SECTION = StoryworldSection(conversations=1500)
@@ -34,7 +34,7 @@ def spoken(talk: Conversation) -> Conversation:
 
 
 def last_word(sentence: str) -> str:
-    return sentence.rstrip(".?").split()[-1].lower()
+    return without_courtesy(sentence).rstrip(".?").split()[-1].lower()
 
 
 def about_stories(talks: list[Conversation]) -> list[tuple[str, bool, list[tuple[str, str]]]]:
@@ -131,14 +131,18 @@ def test_of_two_answers_to_a_question_about_a_story_the_better_is_right(reader_c
         reader = reader_class()
         reader.read(story)
         assert last_word(pair.chosen) == reader.answer(question).lower()
-        assert essence(pair.rejected) != essence(pair.chosen)
-        if pair.chosen not in pair.rejected:
+        answer = without_courtesy(pair.chosen)
+        assert pair.chosen.removeprefix(f"{answer} ") in COURTESIES
+        if pair.rejected == answer:
+            kinds["curt"] += 1
+        elif answer not in pair.rejected:
             assert last_word(pair.rejected) != last_word(pair.chosen)
             kinds["wrong"] += 1
         else:
-            kinds["rude" if pair.rejected.count(pair.chosen) == 1 else "long-winded"] += 1
-    assert set(kinds) == {"wrong", "rude", "long-winded"}
-    assert min(kinds.values()) > 50
+            assert essence(pair.rejected) != essence(pair.chosen)
+            kinds["rude" if pair.rejected.count(answer) == 1 else "long-winded"] += 1
+    assert set(kinds) == {"wrong", "curt", "rude", "long-winded"}
+    assert min(kinds.values()) > 20
 
 
 def test_checkable_prompts_accept_their_own_answer_and_no_other():
@@ -147,3 +151,14 @@ def test_checkable_prompts_accept_their_own_answer_and_no_other():
     for prompt in prompts:
         assert grade(prompt, prompt.answer)
         assert not any(grade(prompt, choice) for choice in prompt.choices if choice != prompt.answer)
+        assert re.search(r" bags of \w+ and (?:got|gave) \d ", prompt.question)
+
+
+def test_now_and_then_a_conversation_is_courteous_and_then_in_all_its_answers(talks):
+    n_courteous = 0
+    for talk in talks:
+        answers = [turn["content"] for turn in talk if turn["role"] == "assistant"]
+        is_courteous = {answer.endswith(COURTESIES) for answer in answers}
+        assert len(is_courteous) == 1
+        n_courteous += is_courteous == {True}
+    assert 0.1 < n_courteous / len(talks) < 0.25

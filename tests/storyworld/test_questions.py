@@ -195,13 +195,26 @@ def test_no_held_out_story_nor_a_paragraph_of_it_occurs_in_the_corpus_or_the_con
 BARN = Question("comprehension", "", "Where was the kite?", "At the barn.", ("At the barn.", "At the mill."), 0)
 
 
-@pytest.mark.parametrize("text", ["barn", "At the barn.", "at the Barn", " the  BARN!\n"])
-def test_an_answer_is_right_whatever_its_case_punctuation_and_little_words(text):
+@pytest.mark.parametrize(
+    "text", ["barn", "At the barn.", "at the Barn", " the  BARN!\n", "At the barn. I hope that helps."]
+)
+def test_an_answer_is_right_whatever_its_case_punctuation_little_words_and_courtesy(text):
     assert grade(BARN, text)
 
 
 @pytest.mark.parametrize(
-    "text", ["At the mill.", "", "   ", "At the.", "the barn or the mill", "the mill, not the barn", "barns", "bar n"]
+    "text",
+    [
+        "At the mill.",
+        "",
+        "   ",
+        "At the.",
+        "the barn or the mill",
+        "the mill, not the barn",
+        "barns",
+        "bar n",
+        "I hope that helps.",
+    ],
 )
 def test_another_place_nothing_or_several_places_are_wrong(text):
     assert not grade(BARN, text)

@@ -7,7 +7,8 @@ from typing import Literal, TypedDict, TypeVar
 from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import facts, facts_of, is_held_out, state, subjects
-from hornbook.storyworld.questions import Probe, Question, fact_question, probes, reasoning_question
+from hornbook.storyworld.puzzles import ARITHMETIC
+from hornbook.storyworld.questions import COURTESIES, Probe, Question, fact_question, probes, reasoning_question
 from hornbook.storyworld.stories import Story, open_story, scene, tell
 from hornbook.storyworld.wording import a
 from hornbook.storyworld.world import others
@@ -15,6 +16,7 @@ from hornbook.storyworld.world import others
 T = TypeVar("T")
 
 IN_SHORT = "Answer in one word."
+COURTEOUS = 0.2  # probability that somebody who answers adds a courtesy
 # As many as make a conversation about as long as a row of 256 tokens.
 QUESTIONS_OF_A_SCENE = 10
 QUESTIONS_OF_A_STORY = 6
@@ -76,18 +78,25 @@ def about_a_story(chance: Chance) -> Conversation:
 
 def _asked_about(chance: Chance, text: str, story: Story, n_questions: int, in_short: bool) -> Conversation:
     turns: Conversation = [system(IN_SHORT)] if in_short else []
+    courtesy = "" if in_short else _courtesy(chance)
     for number, probe in enumerate(_draw(chance, probes(story.world), n_questions)):
         turns.append(user(probe.question if number else f"{text}\n\n{probe.question}"))
-        turns.append(assistant(probe.short_answer if in_short else probe.answer))
+        turns.append(assistant(probe.short_answer if in_short else probe.answer + courtesy))
     return turns
+
+
+def _courtesy(chance: Chance) -> str:
+    """What is said behind each answer of a conversation: mostly nothing."""
+    return f" {chance.pick(COURTESIES)}" if chance.happens(COURTEOUS) else ""
 
 
 def about_facts(chance: Chance) -> Conversation:
     """Some questions of the encyclopedia."""
     allowed = [fact for fact in facts() if not is_held_out(fact)]
     turns: Conversation = []
+    courtesy = _courtesy(chance)
     for fact in _draw(chance, allowed, chance.pick((1, 2, 3))):
-        turns += _answered(fact_question(chance, fact))
+        turns += _answered(fact_question(chance, fact), courtesy)
     return turns
 
 
@@ -102,7 +111,7 @@ def about_a_subject(chance: Chance) -> Conversation:
 
 def about_a_puzzle(chance: Chance) -> Conversation:
     """One puzzle."""
-    return _answered(reasoning_question(chance, held_out=False))
+    return _answered(reasoning_question(chance, held_out=False), _courtesy(chance))
 
 
 def tell_a_story(chance: Chance) -> Conversation:
@@ -135,36 +144,52 @@ class Preference:
 
 
 def preferences(section: StoryworldSection, n: int) -> Iterator[Preference]:
-    """Pairs of answers: right and wrong, short and long-winded, polite and rude."""
+    """Pairs of answers: right before wrong, courteous before curt, to the point before long-winded, polite before rude.
+
+    Whoever learned from `conversations` is mostly curt, so half of what is preferred is not what was learned there.
+    """
+    kinds: list[tuple[float, Callable[[Chance, Probe, str], str]]] = [
+        (2, _wrong),
+        (4, _curt),
+        (1, _long_winded),
+        (1, _rude),
+    ]
     for number in range(n):
         chance = Chance(section.seed, "preference", number)
         story = Story(chance)
         text = "".join(tell(story))
         probe = chance.pick([probe for probe in probes(story.world) if len(probe.candidates) > 1])
-        kind = chance.pick((_wrong, _long_winded, _rude))
-        yield Preference([user(f"{text}\n\n{probe.question}")], probe.answer, kind(chance, probe))
+        courtesy, rejected = chance.pick(COURTESIES), chance.weigh(kinds)
+        yield Preference(
+            [user(f"{text}\n\n{probe.question}")], f"{probe.answer} {courtesy}", rejected(chance, probe, courtesy)
+        )
 
 
-def _wrong(chance: Chance, probe: Probe) -> str:
-    return chance.pick(others(probe.candidates, [probe.answer]))
+def _wrong(chance: Chance, probe: Probe, courtesy: str) -> str:
+    return f"{chance.pick(others(probe.candidates, [probe.answer]))} {courtesy}"
 
 
-def _long_winded(chance: Chance, probe: Probe) -> str:
+def _curt(chance: Chance, probe: Probe, courtesy: str) -> str:
+    return probe.answer
+
+
+def _long_winded(chance: Chance, probe: Probe, courtesy: str) -> str:
     return f"Well, let me think. You asked me something about the story. {probe.answer} Yes, {probe.answer}"
 
 
-def _rude(chance: Chance, probe: Probe) -> str:
+def _rude(chance: Chance, probe: Probe, courtesy: str) -> str:
     return chance.pick(("That is a foolish question. ", "Read it yourself! ", "How boring. ")) + probe.answer
 
 
 def checkable_prompts(section: StoryworldSection, n: int) -> Iterator[Question]:
-    """Puzzles that a program can grade, for learning from rewards."""
+    """Small sums and differences that a program can grade, for learning from rewards."""
     for number in range(n):
-        yield reasoning_question(Chance(section.seed, "checkable", number), held_out=False)
+        chance = Chance(section.seed, "checkable", number)
+        yield reasoning_question(chance, held_out=False, kinds=ARITHMETIC)
 
 
-def _answered(question: Question) -> Conversation:
-    return [user(question.prompt), assistant(question.answer)]
+def _answered(question: Question, courtesy: str) -> Conversation:
+    return [user(question.prompt), assistant(question.answer + courtesy)]
 
 
 def _draw(chance: Chance, options: Sequence[T], n: int) -> list[T]:

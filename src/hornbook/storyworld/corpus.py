@@ -13,6 +13,8 @@ from hornbook.storyworld.puzzles import puzzle_document
 from hornbook.storyworld.stories import Story, scene, tell, tell_still_life
 from hornbook.storyworld.world import Document
 
+SHARE_READ_FIRST = 2 / 3  # of the echoes and of the still lives
+
 
 def tell_story(chance: Chance) -> Iterator[str]:
     """A whole story, piece by piece."""
@@ -25,18 +27,19 @@ def still_life(chance: Chance) -> Iterator[str]:
 
 
 def write_documents(section: StoryworldSection) -> Iterator[Document]:
-    """All documents of the corpus: half of the echoes, then half of the still lives, then all the rest evenly mixed.
+    """All documents of the corpus: most echoes, then most still lives, then all the rest evenly mixed.
 
     Whoever reads them in this order learns to look back before there is anything to understand, and to look things up
-    before anything changes. The other halves keep both alive. The same section writes the same bytes on every machine.
+    before anything changes. What is left of both keeps them alive. The same section writes the same bytes everywhere.
     """
     echoes = _write("echo", echo, section.echoes, section.seed)
     still_lives = _write("still-life", still_life, section.still_lives, section.seed)
-    yield from islice(echoes, section.echoes // 2)
-    yield from islice(still_lives, section.still_lives // 2)
+    first_echoes, first_still_lives = (round(n * SHARE_READ_FIRST) for n in (section.echoes, section.still_lives))
+    yield from islice(echoes, first_echoes)
+    yield from islice(still_lives, first_still_lives)
     kinds = (
-        (section.echoes - section.echoes // 2, echoes),
-        (section.still_lives - section.still_lives // 2, still_lives),
+        (section.echoes - first_echoes, echoes),
+        (section.still_lives - first_still_lives, still_lives),
         (section.stories, _write("story", tell_story, section.stories, section.seed)),
         (section.puzzles, _write("puzzle", puzzle_document, section.puzzles, section.seed)),
         (section.encyclopedia_passages, _write("encyclopedia", passage, section.encyclopedia_passages, section.seed)),

@@ -122,11 +122,12 @@ def syllogism(chance: Chance, held_out: bool) -> Puzzle:
 
 
 PuzzleMaker = Callable[[Chance, bool], Puzzle]
+ARITHMETIC: tuple[PuzzleMaker, ...] = (addition, subtraction)
+PUZZLES: tuple[PuzzleMaker, ...] = (*ARITHMETIC, ranking, calendar, syllogism)
 
 
-def draw_puzzle(chance: Chance, held_out: bool) -> Puzzle:
-    """A puzzle of any kind; each choice shows in its text."""
-    kinds: tuple[PuzzleMaker, ...] = (addition, subtraction, ranking, calendar, syllogism)
+def draw_puzzle(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] = PUZZLES) -> Puzzle:
+    """A puzzle of one of `kinds`; each choice shows in its text."""
     return chance.pick(kinds)(chance, held_out)
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import Fact, ask, facts, is_held_out
-from hornbook.storyworld.puzzles import draw_puzzle
+from hornbook.storyworld.puzzles import PUZZLES, PuzzleMaker, draw_puzzle
 from hornbook.storyworld.stories import Story, tell
 from hornbook.storyworld.wording import capitalised
 from hornbook.storyworld.world import World, others
 
 N_CHOICES = 4
+COURTESIES = ("I hope that helps.", "Ask me whatever you like.", "It was a pleasure to look it up.")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,25 @@ def held_out_questions(suite: str, n: int, section: StoryworldSection) -> list[Q
 
 
 def grade(question: Question, text: str) -> bool:
-    """Whether `text` is the answer, but for case, punctuation and the little words before it."""
+    """Whether `text` is the answer, but for case, punctuation, little words and a courtesy behind it."""
     return essence(text) == essence(question.answer)
 
 
 def essence(answer: str) -> str:
-    """An answer without case, punctuation, articles and the preposition before them: "In the Lorne." is "lorne"."""
-    words = re.findall(r"[a-z0-9-]+", answer.lower())
+    """An answer without case, punctuation, articles and the preposition before them: "In the Lorne." is "lorne".
+
+    A courtesy behind it does not count.
+    """
+    words = re.findall(r"[a-z0-9-]+", without_courtesy(answer).lower())
     return " ".join(word for word in words if word not in ("a", "an", "the", "at", "in"))
+
+
+def without_courtesy(answer: str) -> str:
+    """An answer without the courtesy behind it, if there is one."""
+    answer = answer.strip()
+    for courtesy in COURTESIES:
+        answer = answer.removesuffix(courtesy).rstrip()
+    return answer
 
 
 def comprehension_question(chance: Chance) -> Question:
@@ -96,7 +108,7 @@ def probes(world: World) -> list[Probe]:
         found.append(_probe(f"What colour was the {noun}?", f"The {noun} was coloured {{}}.", thing.colour, colours))
     for person in world.people:
         name, role = person.name, person.role
-        found.append(_probe(f"Where was {name}?", f"{name} was in {{}}.", person.place, places))
+        found.append(_probe(f"Where was {name}?", f"Now {name} was in {{}}.", person.place, places))
         found.append(_probe(f"What was {name}?", f"{name} served as {{}}.", role, roles))
     return found
 
@@ -106,9 +118,9 @@ def _probe(question: str, sentence: str, word: str, candidates: tuple[str, ...])
     return Probe(question, sentence.format(word), f"{capitalised(word)}.", sentences)
 
 
-def reasoning_question(chance: Chance, held_out: bool) -> Question:
-    """A puzzle."""
-    puzzle = draw_puzzle(chance, held_out)
+def reasoning_question(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] = PUZZLES) -> Question:
+    """A puzzle of one of `kinds`."""
+    puzzle = draw_puzzle(chance, held_out, kinds)
     return Question(
         "reasoning",
         "",

@@ -4,6 +4,9 @@ A story opens by saying who is where with what. Then people walk, give, leave, t
 the teller does what tellers for children do: says again who has what and who is where, asks and answers, and mentions
 what an animal did or what somebody ate. The repetitions are what a small model learns to look things up from.
 
+What is new stands behind what it is about, as in an opening ("… gave the kite to Mia"), or the state is said again
+after it ("Now the kite was with Mia."): a small model first learns to look for what came *behind* an earlier word.
+
 A sentence is a function of the story: it draws what it is about, fills one of its wordings, and, if something happens,
 changes the world. The teller picks among the sentences that are possible in the present state of the world.
 """
@@ -120,14 +123,9 @@ def draw_place(story: Story, avoid: Sequence[str] = ()) -> str:
 
 
 def walk(story: Story) -> Iterator[str]:
-    """Somebody goes to another place, and takes along what they have."""
+    """Somebody goes to another place. What they have goes along, though nobody says so."""
     person = story.chance.pick(story.world.people)
-    old_place = person.place
-
-    def place() -> str:
-        person.place = draw_place(story, avoid=[old_place])
-        return person.place
-
+    old_place, place = person.place, _new_place_of(story, person)
     wordings = (
         "{name} {walked} to {place}.",
         "{name} {adverb} {walked} to {place}.",
@@ -136,6 +134,29 @@ def walk(story: Story) -> Iterator[str]:
     )
     walked, adverb = story.word("walks"), story.word("adverbs")
     yield from story.say(wordings, name=person.name, old_place=old_place, walked=walked, adverb=adverb, place=place)
+
+
+def carry(story: Story) -> Iterator[str]:
+    """Somebody goes to another place with a thing."""
+    thing = story.chance.pick(held_things(story.world))
+    person = thing.owner
+    wordings = (
+        "{name} carried the {noun} to {place}.",
+        "{name} took the {colour} {noun} along to {place}.",
+        "{name} {walked} away with the {noun}. Now the {noun} was at {place}.",
+    )
+    place, walked = _new_place_of(story, person), story.word("walks")
+    yield from story.say(wordings, name=person.name, noun=thing.noun, colour=thing.colour, walked=walked, place=place)
+
+
+def _new_place_of(story: Story, person: Person) -> Callable[[], str]:
+    """What sends `person` to another place, once the place's turn in a wording comes."""
+
+    def place() -> str:
+        person.place = draw_place(story, avoid=[person.place])
+        return person.place
+
+    return place
 
 
 def things_to_give(world: World) -> list[Thing]:
@@ -149,10 +170,10 @@ def give(story: Story) -> Iterator[str]:
     giver = thing.owner
     receiver = story.chance.pick(story.world.company_of(giver))
     wordings = (
-        "{giver} gave {receiver} the {noun}.",
-        "{giver} {adverb} gave the {colour} {noun} away. Now {receiver} had the {noun}.",
-        "{receiver} got the {noun} from {giver}.",
-        "{receiver} asked for the {noun}. {giver} gave it away, and now {receiver} had the {noun}.",
+        "{giver} gave the {noun} to {receiver}.",
+        "{giver} {adverb} handed the {colour} {noun} to {receiver}.",
+        "{receiver} asked for the {noun}. {giver} agreed, and now the {noun} was with {receiver}.",
+        "{giver} was tired of the {noun} and let {receiver} have it. Now the {noun} was with {receiver}.",
     )
     yield from story.say(
         wordings,
@@ -160,7 +181,6 @@ def give(story: Story) -> Iterator[str]:
         receiver=receiver.name,
         noun=thing.noun,
         colour=thing.colour,
-        place=giver.place,
         adverb=story.word("adverbs"),
     )
     thing.holder = receiver
@@ -200,8 +220,8 @@ def take(story: Story) -> Iterator[str]:
     thing = story.chance.pick(things_to_take(story.world))
     person = story.chance.pick([person for person in story.world.people if person.place == thing.place])
     wordings = (
-        "{name} found the {noun} at {place} and took it.",
-        "{name} {adverb} picked up the {colour} {noun}. Now {name} had the {noun}.",
+        "The {noun} at {place} was found by {name}.",
+        "{name} {adverb} picked up the {colour} {noun}. Now the {noun} was with {name}.",
     )
     yield from story.say(
         wordings,
@@ -239,7 +259,7 @@ def tell_holder(story: Story) -> Iterator[str]:
 def tell_place_of_person(story: Story) -> Iterator[str]:
     """Where somebody is."""
     person = story.chance.pick(story.world.people)
-    wordings = ("{name} was in {place}.", "Where was {name}? {name} was in {place}.")
+    wordings = ("{name} was in {place}.", "Where was {name}? Now {name} was in {place}.")
     yield from story.say(wordings, name=person.name, place=person.place)
 
 
@@ -331,7 +351,8 @@ Sentence = Callable[[Story], Iterator[str]]
 def happenings(world: World) -> list[tuple[float, Sentence]]:
     """What can happen next, with its weight."""
     options: list[tuple[float, Sentence, object]] = [
-        (4, walk, True),
+        (2, walk, True),
+        (2, carry, held_things(world)),
         (6, give, things_to_give(world)),
         (2, leave, held_things(world)),
         (3, take, things_to_take(world)),
