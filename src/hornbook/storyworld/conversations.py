@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 IN_SHORT = "Answer in one word."
 COURTEOUS = 0.2  # probability that somebody who answers adds a courtesy
-# As many as make a conversation about as long as a row of 256 tokens.
-QUESTIONS_OF_A_SCENE = 10
-QUESTIONS_OF_A_STORY = 6
+# With so many, nearly every conversation fits into a row of 256 tokens.
+QUESTIONS_OF_A_SCENE = 8
+QUESTIONS_OF_A_STORY = 4
 
 
 class Message(TypedDict):
