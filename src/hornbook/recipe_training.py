@@ -209,7 +209,11 @@ class ClassifySection(TrainingSection):
     label_field: str = Field("label", min_length=1, description="Name of the field that holds the class.")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="Share of the texts set apart for validation.")
     test_fraction: float = Field(0.2, gt=0, lt=0.5, description="Share of the texts set apart for the final test.")
-    balance: bool = Field(False, description="Take as many texts of each class as the rarest has, by chance.")
+    balance: bool = Field(
+        False,
+        description="Set apart as many texts of each class for validation and test, so that guessing is right no more "
+        "often than chance. All others are trained on.",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each class weighs as much as any other, however many texts it has."
     )

@@ -1,6 +1,7 @@
 """Labelled texts are read with their place in every error, and split so that no text stands on both sides."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,19 @@ def test_no_text_and_no_like_of_it_stands_on_both_sides_and_every_class_is_on_ea
     assert not essences[0] & essences[1]
     assert not essences[0] & essences[2]
     assert not essences[1] & essences[2]
-    for part in parts:
+    for part in parts[1:]:
         labels = [text.label for text in part]
-        assert labels.count("ham") == labels.count("spam") > 0
+        assert labels.count("ham") == labels.count("spam") > 50
+    assert sum(map(len, parts)) + split.duplicates == len(texts)
+
+
+def test_balanced_parts_have_as_many_texts_of_each_class_and_all_others_are_trained_on() -> None:
+    texts = [
+        LabelledText(f"text {chr(97 + n // 26)}{chr(97 + n % 26)}", "rare" if n < 20 else "common") for n in range(120)
+    ]
+    split = split_texts(texts, section(Path("x"), balance=True), seed=1)
+    counts = [Counter(text.label for text in part) for part in (split.training, split.validation, split.test)]
+    assert counts == [{"rare": 14, "common": 94}, {"rare": 2, "common": 2}, {"rare": 4, "common": 4}]
 
 
 def test_like_texts_count_as_one_and_the_split_does_not_depend_on_their_order() -> None:

@@ -71,7 +71,7 @@ def run(context: StageContext) -> dict[str, Any]:
     split = split_texts(list(read_labelled_texts(section)), section, seed)
     context.console.print(
         f"{len(split.training):,} texts to train on, {len(split.validation):,} to validate with, "
-        f"{len(split.test):,} to test; left out: {split.duplicates:,} duplicates, {split.unbalanced:,} for balance",
+        f"{len(split.test):,} to test; left out: {split.duplicates:,} duplicates",
         highlight=False,
     )
     weights = _class_weights(split.training, split.classes, section)

@@ -31,7 +31,7 @@ class LabelledText:
 class Split:
     """Texts to train on, to watch the training with, and to test in the end; each class is in all three.
 
-    duplicates: texts left out because a like one is there. unbalanced: those left out so that all classes are as many.
+    duplicates: texts left out because a like one is there.
     """
 
     classes: tuple[str, ...]
@@ -39,7 +39,6 @@ class Split:
     validation: list[LabelledText]
     test: list[LabelledText]
     duplicates: int
-    unbalanced: int
 
 
 def read_labelled_texts(section: ClassifySection) -> Iterator[LabelledText]:
@@ -103,13 +102,12 @@ def split_texts(texts: Sequence[LabelledText], section: ClassifySection, seed: i
     for label in classes:
         of_class = [essence for essence, text in kept.items() if text.label == label]
         of_class.sort(key=lambda essence: derive_seed(seed, "classify split", essence))
-        if section.balance:
-            of_class = of_class[:fewest]
-        n_test = max(1, round(section.test_fraction * len(of_class)))
-        n_validation = max(1, round(section.validation_fraction * len(of_class)))
+        # Texts of the common classes that a balanced test has no use for are trained on: they are too dear to lose.
+        n_of_class = fewest if section.balance else len(of_class)
+        n_test = max(1, round(section.test_fraction * n_of_class))
+        n_validation = max(1, round(section.validation_fraction * n_of_class))
         for number, essence in enumerate(of_class):
             place = 2 if number < n_test else 1 if number < n_test + n_validation else 0
             parts[place].append(kept[essence])
     training, validation, test = parts
-    n_kept = len(training) + len(validation) + len(test)
-    return Split(classes, training, validation, test, len(texts) - len(kept), len(kept) - n_kept)
+    return Split(classes, training, validation, test, len(texts) - len(kept))
