@@ -41,12 +41,12 @@ def talks() -> list[str]:
 
 def solve(puzzle: str) -> str:
     """The answer to a puzzle from its words alone."""
-    numbers = re.search(r"(\w+) had (\d) bags of \w+ and (got|gave) (\d)", puzzle)
+    numbers = re.search(r"had (\d) bags of \w+ and (got|gave) (\d)", puzzle)
     if numbers:
-        name, first, verb, second = numbers.groups()
+        first, verb, second = numbers.groups()
         if verb == "got":
-            return f"{name} then had {int(first) + int(second)} bags."
-        return f"The number left was {int(first) - int(second)}."
+            return f"{first} and {second} make {int(first) + int(second)}."
+        return f"{first} less {second} is {int(first) - int(second)}."
     day = re.search(r"set out on a (\w+)\..* (\w+) days later\?", puzzle)
     if day:
         return f"It was then {DAYS[(DAYS.index(day[1]) + NUMBERS[day[2]]) % 7]}."
@@ -56,8 +56,8 @@ def solve(puzzle: str) -> str:
         end = re.search(r"the (\w+est) of", puzzle)[1]
         return f"The {end} was called {first if re.match('tall|old|fast|strong|rich', end) else last}."
     liked = dict(re.findall(r"Every (\w+) liked (\w+)\.", puzzle))
-    name, role = re.search(r"([A-Z]\w+) was an? (\w+)\.", puzzle).groups()
-    return f"{name} liked {liked[role]}."
+    membership, role = re.search(r"([A-Z]\w+ was an? (\w+))\.", puzzle).groups()
+    return f"{membership}, and every {role} liked {liked[role]}."
 
 
 def last_word(answer: str) -> str:

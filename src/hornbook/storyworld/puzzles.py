@@ -1,7 +1,8 @@
 """Puzzles: small problems whose answer follows from what is said, with one kind of thought each.
 
 Some pairs of numbers, and of a day and a number, are held back: a held-out sum was never seen in training, only others
-like it. Every answer is a sentence, so what is asked for stands in it as it stood in what was given.
+like it. Every answer is a sentence in which what it follows from is said again: a small model finds that by looking
+back, and then has what it needs side by side ("3 and 5 make 8.").
 """
 
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def addition(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=False)
     given = f"{name} had {m} bags of {food} and got {n} more."
-    return _of_numbers(given, f"How many bags did {name} have then?", f"{name} then had {{}} bags.", m + n)
+    return _of_numbers(given, f"How many bags did {name} have then?", f"{m} and {n} make {{}}.", m + n)
 
 
 def subtraction(chance: Chance, held_out: bool) -> Puzzle:
@@ -77,7 +78,7 @@ def subtraction(chance: Chance, held_out: bool) -> Puzzle:
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=True)
     given = f"{name} had {m} bags of {food} and gave {n} away."
-    return _of_numbers(given, "How many bags were left?", "The number left was {}.", m - n)
+    return _of_numbers(given, "How many bags were left?", f"{m} less {n} is {{}}.", m - n)
 
 
 def ranking(chance: Chance, held_out: bool) -> Puzzle:
@@ -116,9 +117,14 @@ def syllogism(chance: Chance, held_out: bool) -> Puzzle:
         foods.append(chance.pick(others(lexicon()["foods"], foods)))
         rules.append(f"Every {roles[-1]} liked {foods[-1]}.")
     name, member = _name(chance), chance.pick(range(N_CHOICES))
-    given = " ".join([*rules, f"{name} was {a(roles[member])}."])
-    choices = tuple(f"{name} liked {food}." for food in sorted(foods))
-    return Puzzle(given, f"What was the food that {name} liked?", f"{name} liked {foods[member]}.", choices)
+    membership = f"{name} was {a(roles[member])}"
+    answer = f"{membership}, and every {roles[member]} liked {{}}."
+    return Puzzle(
+        " ".join([*rules, f"{membership}."]),
+        f"What was the food that {name} liked?",
+        answer.format(foods[member]),
+        tuple(answer.format(food) for food in sorted(foods)),
+    )
 
 
 PuzzleMaker = Callable[[Chance, bool], Puzzle]
