@@ -31,7 +31,7 @@ from hornbook.tokenizer.chat import render
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.metrics import read_metrics
 
-ALL_STAGES = [stage.name for stage in STAGES if stage.name not in ("preference", "reinforce", "classify")]
+ALL_STAGES = [stage.name for stage in STAGES if stage.name != "classify"]
 STEP_TOKENS, PRETRAIN_STEPS, FINETUNE_STEPS = 768, 40, 20
 CHECKPOINT_INTERVAL_STEPS = 5
 
@@ -75,6 +75,22 @@ evaluation_rows = 4
 """
 PRETRAIN = f"[pretrain]\ntokens = {PRETRAIN_STEPS * STEP_TOKENS}{TRAINING}"
 FINETUNE = f"[finetune]\nvalidation_fraction = 0.1\ntokens = {FINETUNE_STEPS * STEP_TOKENS}{TRAINING}"
+PREFERENCE = """[preference]
+pairs = 40
+tokens = 3072
+global_batch_tokens = 768
+evaluation_interval_steps = 2
+"""
+REINFORCE = """[reinforce]
+prompts = 30
+validation_prompts = 4
+tokens = 1024
+row_tokens = 128
+global_batch_tokens = 512
+answers_per_prompt = 2
+answer_tokens = 8
+evaluation_interval_steps = 2
+"""
 EVALUATE = "[evaluate]\nquestions_per_suite = 5\nsample_tokens = 20\n"
 
 
@@ -94,7 +110,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
-    path.write_text(WORLD + LLAMA + PRETRAIN + FINETUNE + EVALUATE, encoding="utf-8")
+    path.write_text(WORLD + LLAMA + PRETRAIN + FINETUNE + PREFERENCE + REINFORCE + EVALUATE, encoding="utf-8")
     return path
 
 
@@ -170,7 +186,7 @@ def test_the_loss_falls_and_the_curve_is_a_picture(run: RunDirectory, stage: str
 
 def test_all_suites_are_scored_before_and_after_fine_tuning(run: RunDirectory) -> None:
     scores = run.summary()["stages"]["evaluation"]["scores"]
-    assert list(scores) == ["pretrain", "finetune"]
+    assert list(scores) == ["pretrain", "finetune", "preference", "reinforce"]
     for stage, suites in scores.items():
         assert set(suites) == {"comprehension", "reasoning", "facts"}
         for suite, shares in suites.items():
@@ -187,7 +203,7 @@ def test_the_lineage_names_every_stage_with_the_checksums_of_its_files(run: RunD
         assert entry["fingerprint"] == record["fingerprint"]
         assert entry["files"] == record["files"]
     exported = sha256_file(run.path / "export" / "model.safetensors")
-    assert lineage["finetune"]["files"]["final/model.safetensors"]["sha256"] == exported
+    assert lineage["reinforce"]["files"]["final/model.safetensors"]["sha256"] == exported
 
 
 # ------------------------------------------------------------------------------------------------ run again
@@ -202,14 +218,14 @@ def test_a_second_run_does_nothing(run: RunDirectory, recipe_path: Path, tmp_pat
     assert (copy.path / "recipe.toml").read_bytes() == recipe
 
 
-def test_another_rate_of_fine_tuning_repeats_fine_tuning_evaluation_and_export_alone(
+def test_another_rate_of_fine_tuning_repeats_fine_tuning_and_what_comes_after_it_alone(
     run: RunDirectory, recipe_path: Path, tmp_path: Path
 ) -> None:
     copy = copy_of(run, tmp_path)
     before = dates(copy)
     recipe = load_recipe(recipe_path, {"finetune.lr": 1e-4})
     run_pipeline(recipe, tmp_path, Selection(), Console(file=io.StringIO()))
-    assert stages_changed(before, dates(copy)) == ["finetune", "evaluation", "export"]
+    assert stages_changed(before, dates(copy)) == ["finetune", "preference", "reinforce", "evaluation", "export"]
     weights = Path("final/model.safetensors")
     assert sha256_file(copy.path / "pretrain" / weights) == sha256_file(run.path / "pretrain" / weights)
     assert sha256_file(copy.path / "finetune" / weights) != sha256_file(run.path / "finetune" / weights)
@@ -328,11 +344,11 @@ def test_eval_prints_the_scores_of_the_run(run: RunDirectory) -> None:
 def test_export_writes_the_final_model_and_refuses_a_folder_that_is_in_use(run: RunDirectory, tmp_path: Path) -> None:
     printed = succeed("export", run.path, "--to", tmp_path / "my-model")
     assert str(tmp_path / "my-model") in printed
-    assert "finetune" in printed
+    assert "reinforce" in printed
     written = {path.name: sha256_file(path) for path in (tmp_path / "my-model").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "lineage.json"} <= set(written)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        assert written[name] == sha256_file(run.path / "finetune" / "final" / name)
+        assert written[name] == sha256_file(run.path / "reinforce" / "final" / name)
 
     refused = hornbook("export", run.path, "--to", tmp_path / "my-model")
     assert refused.returncode == 2
@@ -366,7 +382,7 @@ def ready_to_train(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) 
     def make() -> tuple[Path, list[str]]:
         runs = tmp_path_factory.mktemp("runs")
         copy_of(run, runs)
-        for stage in ("pretrain", "finetune", "evaluation", "export"):
+        for stage in ("pretrain", "finetune", "preference", "reinforce", "evaluation", "export"):
             shutil.rmtree(runs / "tiny" / stage)
         return runs / "tiny" / "pretrain", ["run", str(recipe), "--until", "pretrain", "--runs", str(runs)]
 
