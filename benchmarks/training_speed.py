@@ -5,8 +5,8 @@
 
 PEERS is a folder with checkouts of nanoGPT, nanochat and litgpt; those that are missing are left out, and said to be.
 The contenders' steps are interleaved one by one in this process, so that whatever else the machine does falls on all
-alike; figures are medians over the rounds, ratios medians of the ratios within a round. With one thread (OMP_NUM_THREADS=1)
-a step's time is that of the processor; with more it is the clock's, for a machine with nothing else to do.
+alike; figures are medians over the rounds, ratios medians of the ratios within a round. With one thread
+(OMP_NUM_THREADS=1) a step's time is that of the processor; with more it is the clock's, for an idle machine.
 
 MFU is 6 × the weights that a token is multiplied with × tokens per second, over the rate of a large matrix product in
 the same type, measured between the rounds. With --memory each contender makes one step in a process of its own,
@@ -88,7 +88,8 @@ def print_speed(
 
     threads, clock = torch.get_num_threads(), "processor" if now is time.process_time else "wall"
     peak = statistics.median(peaks)
-    print(f"{shape_name}, {dtype}, {threads} threads, {clock} seconds, {rounds} rounds; matrix product {peak / 1e9:.0f} GFLOP/s")
+    print(f"{shape_name}, {dtype}, {threads} threads, {clock} seconds, {rounds} rounds", end="; ")
+    print(f"matrix product {peak / 1e9:.0f} GFLOP/s")
     print(f"{'':<20}{'mode':<10}{'tokens/s':>9}{'MFU':>7}  median ratio to the peers: {', '.join(peers_among(names))}")
     for (name, mode), times in seconds.items():
         rate = shape.tokens / statistics.median(times)

@@ -1,8 +1,8 @@
 """The projects that are compared: each builds its own model and optimizer, and makes a whole step as it ships.
 
 A peer is imported from a checkout of its repository, `PEERS/NAME` (nanoGPT, nanochat, litgpt); transformers from the
-environment. What a peer does not say itself (the training loop of transformers) follows its defaults: AdamW in its fused
-form, clipping at 1.
+environment. What a peer does not say itself (the training loop of transformers) follows its defaults: AdamW in its
+fused form, clipping at 1.
 
 All predict the next token of the same ids, in rows that hold one document each.
 """
@@ -31,6 +31,8 @@ from hornbook.parallel.recompute import recomputed
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import build_optimizer
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ SHAPES = {
 
 @dataclass
 class Contender:
-    """Something that can make training steps on a batch of ids (B, T + 1)."""
+    """Something that can make training steps on a batch of ids (B, T + 1), and give scores (B, T, V) to ids (B, T)."""
 
     model: nn.Module
     loss: Callable[[Tensor], Tensor]
+    scores: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     clip_norm: float | None
     matrix_weights: int
@@ -86,13 +89,15 @@ class NotHere(Exception):
     """A peer that cannot be built, and why."""
 
 
-def build(name: str, shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
-    """A contender of the name, on the CPU. Raises NotHere where its code is not."""
+def build(
+    name: str, shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device = _CPU
+) -> Contender:
+    """A contender of the name. Raises NotHere where its code is not."""
     torch.manual_seed(1)
     try:
         # Some print what they do; nothing of it belongs in a table.
         with contextlib.redirect_stdout(io.StringIO()):
-            return _BUILDERS[name](shape, peers, dtype, compiled)
+            return _BUILDERS[name](shape, peers, dtype, compiled, device)
     except (ImportError, FileNotFoundError) as error:
         raise NotHere(f"{name}: {error}") from error
 
@@ -107,44 +112,59 @@ def matrix_weights(model: nn.Module, tied_head: Tensor | None = None) -> int:
     return counted + (0 if tied_head is None else tied_head.numel())
 
 
-def hornbook_config_section(shape: Shape, preset: str) -> ModelSection:
-    return ModelSection(
-        preset=preset,
-        n_layers=shape.n_layers,
-        d_model=shape.d_model,
-        n_heads=shape.n_heads,
-        max_seq_len=shape.row_tokens,
+def hornbook(
+    model_section: ModelSection,
+    section: PretrainSection,
+    shape: Shape,
+    dtype: torch.dtype,
+    compiled: bool,
+    device: torch.device = _CPU,
+) -> Contender:
+    """Ours, as a recipe with these two sections trains it."""
+    model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
+    init_weights(model, seed=1)
+    objective = NextToken()
+    # The layers compute again for as long as the model lives: the context is entered and never left.
+    recomputed(model.model.layers, section.recompute).__enter__()
+    loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
+    positions = torch.arange(shape.row_tokens, device=device).repeat(shape.rows, 1)
+
+    def loss(ids: Tensor) -> Tensor:
+        batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions, torch.zeros_like(positions))
+        with _autocast(ids.device, dtype):
+            return loss_sum(model, batch)[0] / objective.count(batch)
+
+    tied_head = model.head_weight if model.lm_head is None else None
+    return Contender(
+        model,
+        loss,
+        lambda ids: model.logits(model(ids)),
+        build_optimizer(model, section),
+        section.clip_norm,
+        matrix_weights(model, tied_head),
     )
 
 
-def _hornbook(optimizer: str, recompute: Any = "none", preset: str = "llama") -> Callable[..., Contender]:
-    def make(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
-        model = Transformer(config_from_recipe(hornbook_config_section(shape, preset), shape.vocab_size))
-        init_weights(model, seed=1)
-        section = PretrainSection(
-            tokens=shape.tokens, global_batch_tokens=shape.tokens, optimizer=optimizer, lr=1e-3, clip_norm=1.0
+def _hornbook(preset: str = "llama", **settings: Any) -> Callable[..., Contender]:
+    def make(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
+        model_section = ModelSection(
+            preset=preset,
+            n_layers=shape.n_layers,
+            d_model=shape.d_model,
+            n_heads=shape.n_heads,
+            max_seq_len=shape.row_tokens,
         )
-        objective = NextToken()
-        # Layers stay recomputed for as long as the model lives: the context is entered and never left.
-        recomputed(model.model.layers, recompute).__enter__()
-        loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
-        positions = torch.arange(shape.row_tokens).repeat(shape.rows, 1)
-
-        def loss(ids: Tensor) -> Tensor:
-            batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions, torch.zeros_like(positions))
-            with _autocast(dtype):
-                return loss_sum(model, batch)[0] / objective.count(batch)
-
-        head = model.head_weight if model.lm_head is None else None
-        return Contender(model, loss, build_optimizer(model, section), section.clip_norm, matrix_weights(model, head))
+        section = PretrainSection(tokens=shape.tokens, global_batch_tokens=shape.tokens, **settings)
+        return hornbook(model_section, section, shape, dtype, compiled, device)
 
     return make
 
 
-def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
+def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
     path = peers / "nanoGPT" / "model.py"
     spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["nanogpt_model"] = module
     spec.loader.exec_module(module)
@@ -157,18 +177,19 @@ def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> C
         dropout=0.0,
         bias=False,
     )
-    model = module.GPT(settings)
+    model = module.GPT(settings).to(device)
     run = _maybe_compiled(model, compiled)
-    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), device.type)
 
     def loss(ids: Tensor) -> Tensor:
-        with _autocast(dtype):
+        with _autocast(ids.device, dtype):
             return run(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())[1]
 
-    return Contender(model, loss, optimizer, 1.0, matrix_weights(model))
+    # Given targets, it returns the scores of every token; else those of the last alone.
+    return Contender(model, loss, lambda ids: model(ids, ids)[0], optimizer, 1.0, matrix_weights(model))
 
 
-def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
+def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
     # Its own switch of the number type, read when it is imported.
     os.environ["NANOCHAT_DTYPE"] = "bfloat16" if dtype == torch.bfloat16 else "float32"
     module = _from_checkout(peers / "nanochat", "nanochat.gpt")
@@ -183,7 +204,7 @@ def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> 
     )
     with torch.device("meta"):
         model = module.GPT(settings)
-    model.to_empty(device="cpu")
+    model.to_empty(device=device)
     model.init_weights()
     run = _maybe_compiled(model, compiled)
     optimizer = model.setup_optimizer()
@@ -191,10 +212,10 @@ def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> 
     def loss(ids: Tensor) -> Tensor:
         return run(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
-    return Contender(model, loss, optimizer, None, matrix_weights(model))
+    return Contender(model, loss, model, optimizer, None, matrix_weights(model))
 
 
-def _litgpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
+def _litgpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
     module = _from_checkout(peers / "litgpt", "litgpt.model")
     utils = _from_checkout(peers / "litgpt", "litgpt.utils")
     settings = module.Config(
@@ -211,22 +232,24 @@ def _litgpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Co
         rotary_percentage=1.0,
         parallel_residual=False,
     )
-    model = module.GPT(settings)
+    model = module.GPT(settings).to(device)
     model.apply(model._init_weights)
     run = _maybe_compiled(model, compiled)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1, betas=(0.9, 0.95))
 
     def loss(ids: Tensor) -> Tensor:
-        with _autocast(dtype):
+        with _autocast(ids.device, dtype):
             return utils.chunked_cross_entropy(run(ids[:, :-1].contiguous()), ids[:, 1:].contiguous())
 
-    return Contender(model, loss, optimizer, 1.0, matrix_weights(model))
+    return Contender(model, loss, model, optimizer, 1.0, matrix_weights(model))
 
 
 def _transformers(kind: str, checkpointing: bool = False) -> Callable[..., Contender]:
-    def make(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool) -> Contender:
+    def make(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
         transformers = importlib.import_module("transformers")
-        model = transformers.AutoModelForCausalLM.from_config(_transformers_config(transformers, kind, shape))
+        model = transformers.AutoModelForCausalLM.from_config(_transformers_config(transformers, kind, shape)).to(
+            device
+        )
         model.train()
         if checkpointing:
             model.gradient_checkpointing_enable()
@@ -234,15 +257,12 @@ def _transformers(kind: str, checkpointing: bool = False) -> Callable[..., Conte
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
 
         def loss(ids: Tensor) -> Tensor:
-            with _autocast(dtype):
+            with _autocast(ids.device, dtype):
                 logits = run(input_ids=ids[:, :-1].contiguous(), use_cache=False).logits
                 return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
-        head = model.get_output_embeddings().weight
-        tied = head if head is model.get_input_embeddings().weight else None
         # A tied head is a Linear all the same, and counted as one.
-        assert tied is None or isinstance(model.get_output_embeddings(), nn.Linear)
-        return Contender(model, loss, optimizer, 1.0, matrix_weights(model))
+        return Contender(model, loss, lambda ids: model(ids).logits, optimizer, 1.0, matrix_weights(model))
 
     return make
 
@@ -269,12 +289,12 @@ def _transformers_config(transformers: Any, kind: str, shape: Shape) -> Any:
     )
 
 
-_BUILDERS: dict[str, Callable[[Shape, Path, torch.dtype, bool], Contender]] = {
-    "hornbook": _hornbook("muon"),
-    "hornbook qwen3": _hornbook("muon", preset="qwen3"),
-    "hornbook AdamW": _hornbook("adamw"),
-    "hornbook AdamW selective": _hornbook("adamw", "selective"),
-    "hornbook AdamW full": _hornbook("adamw", "full"),
+_BUILDERS: dict[str, Callable[[Shape, Path, torch.dtype, bool, torch.device], Contender]] = {
+    "hornbook": _hornbook(),
+    "hornbook qwen3": _hornbook("qwen3"),
+    "hornbook AdamW": _hornbook(optimizer="adamw"),
+    "hornbook AdamW selective": _hornbook(optimizer="adamw", recompute="selective"),
+    "hornbook AdamW full": _hornbook(optimizer="adamw", recompute="full"),
     "nanoGPT": _nanogpt,
     "nanochat": _nanochat,
     "LitGPT": _litgpt,
@@ -297,8 +317,8 @@ def _maybe_compiled(model: nn.Module, compiled: bool) -> Callable[..., Any]:
     return torch.compile(model) if compiled else model
 
 
-def _autocast(dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def _from_checkout(folder: Path, module: str) -> Any:
