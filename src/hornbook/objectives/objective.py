@@ -118,7 +118,7 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
                 hidden_grads.append(((scores_grad_CV @ head_VD) * factor_C1).to(hidden_ND.dtype))
                 weighted_hidden_CD = (hidden_CD * factor_C1).to(compute_dtype)
                 if head_grad_VD.dtype == compute_dtype:
-                    head_grad_VD.addmm_(scores_grad_CV.T, weighted_hidden_CD)
+                    torch.addmm(head_grad_VD, scores_grad_CV.T, weighted_hidden_CD, out=head_grad_VD)
                 else:
                     head_grad_VD += scores_grad_CV.T @ weighted_hidden_CD
         if head_grad_VD is not None:
