@@ -1,8 +1,8 @@
 """Learning rates that hold at every width: the coordinate check of Yang et al. (arXiv 2203.03466, appendix D.1).
 
-After some steps the numbers in each layer's output must have moved equally far whatever the width. Muon's rate does that as
-it is; the rate of the embedding, whose rows have length 1 and whose entries so shrink with the root of the width, has
-to go down with that root.
+After some steps the numbers in each layer's output must have moved equally far whatever the width. Muon's rate does
+that as it is; the rate of the embedding, whose rows have length 1, so that its entries shrink with the root of the
+width, has to go down with that root.
 """
 
 import math
