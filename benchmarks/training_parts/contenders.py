@@ -127,9 +127,10 @@ def hornbook(
     # The layers compute again for as long as the model lives: the context is entered and never left.
     recomputed(model.model.layers, section.recompute).__enter__()
     loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
-    positions = torch.arange(shape.row_tokens, device=device).repeat(shape.rows, 1)
+    one_row = torch.arange(shape.row_tokens, device=device)
 
     def loss(ids: Tensor) -> Tensor:
+        positions = one_row.repeat(len(ids), 1)
         batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions, torch.zeros_like(positions))
         with _autocast(ids.device, dtype):
             return loss_sum(model, batch)[0] / objective.count(batch)
