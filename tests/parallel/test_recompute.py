@@ -58,15 +58,15 @@ def test_the_gradients_are_the_same_bit_for_bit(what: Recompute, preset: str, dt
     assert all("forward" not in vars(layer) for layer in model.model.layers)
 
 
-@pytest.mark.slow  # three graphs are compiled
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["none", "selective", "full"])
-def test_compiled_gradients_are_those_of_plain_eager_code(what: Recompute) -> None:
+def test_compiled_gradients_are_those_of_plain_eager_code(what: Recompute, backend: str) -> None:
     model = _model("qwen3")
     plain = _gradients(model, "none")
     model.zero_grad()
 
     with recomputed(model.model.layers, what):
-        loss_sum = torch.compile(NextToken().loss_sum, dynamic=False, fullgraph=True)
+        loss_sum = torch.compile(NextToken().loss_sum, backend=backend, dynamic=False, fullgraph=True)
         loss_sum(model, _batch())[0].backward()
 
     for parameter, expected in zip(model.parameters(), plain, strict=True):

@@ -128,4 +128,6 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
-        return hidden_grad_ND * grad, head_grad_VD * grad, None, None, None, None, None
+        # In place, since it is as large as the head. Compiled code may not change what it saved.
+        scaled_VD = head_grad_VD * grad if torch.compiler.is_compiling() else head_grad_VD.mul_(grad)
+        return hidden_grad_ND * grad, scaled_VD, None, None, None, None, None
