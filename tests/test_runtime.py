@@ -6,11 +6,13 @@ import torch
 
 from hornbook.errors import UserError
 from hornbook.runtime import (
+    Precision,
     derive_seed,
     measured_flops_per_second,
     numpy_generator,
     pick_device,
     pick_dtype,
+    precision_note,
     torch_generator,
 )
 
@@ -79,6 +81,27 @@ def test_automatic_precision_is_bfloat16_only_where_the_processor_has_it(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert pick_dtype("auto", torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bfloat16", "said"),
+    [
+        ("float32", False, None),
+        ("auto", True, None),
+        ("bfloat16", True, None),
+        ("auto", False, "Computing in float32"),
+        ("bfloat16", False, "emulated"),
+    ],
+)
+def test_falling_back_for_want_of_hardware_is_said(
+    precision: Precision, has_bfloat16: bool, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    note = precision_note(precision, torch.device("cpu"))
+
+    assert note is None if said is None else note is not None and said in note
 
 
 def test_the_measured_speed_is_that_of_a_computer() -> None:

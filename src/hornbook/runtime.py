@@ -72,13 +72,30 @@ def pick_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
         return torch.float32
     if precision == "bfloat16":
         return torch.bfloat16
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: "torch.device") -> bool:
+    """Whether the device has instructions for products in bfloat16, so that these are faster than in float32."""
+    import torch
+
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        native = False
-    return torch.bfloat16 if native else torch.float32
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def precision_note(precision: Precision, device: "torch.device") -> str | None:
+    """A sentence where the recipe's `precision` means less speed than it could, for want of hardware; else None."""
+    if precision == "float32" or multiplies_bfloat16(device):
+        return None
+    if precision == "auto":
+        return f"Computing in float32: this {device.type} has no instructions for bfloat16."
+    return (
+        f"Computing in bfloat16, which this {device.type} has no instructions for: it is emulated, and slower than "
+        'float32. Set precision = "auto".'
+    )
 
 
 def measured_flops_per_second(precision: Precision = "auto", seconds: float = 0.5) -> float:

@@ -19,8 +19,8 @@ from hornbook.tokenizer.bpe import SPLIT_PATTERNS, BytePairEncoding, count_words
 
 BPE_TEXT = "low low low low low lower lower newest newest newest newest newest newest widest widest widest"
 BPE_MERGES = 10
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Keller Jordan's coefficients; the test holds them against the optimizer's."""
+NEWTON_SCHULZ = ((7.9152, -22.5469, 16.3042), (3.4889, -2.5649, 0.5027), (2.4963, -1.8117, 0.4216))
+"""The coefficients of each iteration; the test holds them against the optimizer's."""
 
 SIZES = {
     "124M": (
@@ -297,17 +297,16 @@ def adamw(steps: int = 3) -> dict[str, Any]:
 NEWTON_SCHULZ_START = np.array([[3.0, 1.0], [1.0, 0.5]])
 
 
-def newton_schulz(iterations: int = 5) -> dict[str, Any]:
+def newton_schulz() -> dict[str, Any]:
     """A 2 × 2 matrix driven towards the nearest orthogonal one, with its singular values on the way."""
-    a, b, c = NEWTON_SCHULZ
-    x = NEWTON_SCHULZ_START / (np.linalg.norm(NEWTON_SCHULZ_START) + 1e-7)
+    x = NEWTON_SCHULZ_START / np.sqrt(np.linalg.norm(NEWTON_SCHULZ_START @ NEWTON_SCHULZ_START.T))
     values = [np.linalg.svd(x, compute_uv=False).tolist()]
-    for _ in range(iterations):
+    for a, b, c in NEWTON_SCHULZ:
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
         values.append(np.linalg.svd(x, compute_uv=False).tolist())
     left, _, right = np.linalg.svd(NEWTON_SCHULZ_START)
-    return {"start": NEWTON_SCHULZ_START.tolist(), "coefficients": [a, b, c], "singular_values": values,
+    return {"start": NEWTON_SCHULZ_START.tolist(), "coefficients": NEWTON_SCHULZ, "singular_values": values,
             "result": x.tolist(), "nearest_orthogonal": (left @ right).tolist()}  # fmt: skip
 
 

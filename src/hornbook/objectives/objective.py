@@ -19,9 +19,8 @@ from torch import Tensor
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 
-# Scores computed at once. On a CPU the chunk should stay in the cache: with 4,096 tokens and as large a
-# vocabulary, chunks of 1,024 took less than half the time of a single one. Accelerators want it large.
-_SCORES_AT_ONCE_CPU = 2**22
+# Scores computed at once. On a CPU the chunk should stay in the cache (docs/LOG.md); accelerators want it large.
+_SCORES_AT_ONCE_CPU = 2**21
 _SCORES_AT_ONCE_ACCELERATOR = 2**27
 _MIN_CHUNK_TOKENS = 256
 
@@ -80,7 +79,9 @@ def chunked_cross_entropy_sum(
 class _ChunkedCrossEntropySum(torch.autograd.Function):
     """Loss and gradient in one pass.
 
-    For one token, d loss / d scores = weight * (softmax(scores) - onehot(label)).
+    For one token with scores s, and z = sum exp(s - max s), the loss is log z + max s - s[label], and its gradient with
+    respect to s is (exp(s - max s) - z onehot(label)) / z. The division by z and the weight are applied on the narrow
+    side of the products, where they cost nothing; so each score is exponentiated once, in place.
     """
 
     @staticmethod
@@ -105,14 +106,21 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
         ):
             hidden_CD = hidden_CD.to(compute_dtype)
             labels_C1, weights_C1 = labels_C[:, None], weights_C[:, None]
-            log_probabilities_CV = torch.log_softmax(hidden_CD @ head_VD.T, dim=-1, dtype=weights_N.dtype)
-            loss_sum = loss_sum - (log_probabilities_CV.gather(1, labels_C1) * weights_C1).sum()
+            scores_CV = (hidden_CD @ head_VD.T).to(weights_N.dtype)
+            largest_C1, score_of_label_C1 = scores_CV.amax(1, keepdim=True), scores_CV.gather(1, labels_C1)
+            exponentials_CV = scores_CV.sub_(largest_C1).exp_()
+            sum_C1 = exponentials_CV.sum(1, keepdim=True)
+            loss_sum = loss_sum + ((sum_C1.log() + largest_C1 - score_of_label_C1) * weights_C1).sum()
             if head_grad_VD is not None:
-                scores_grad_CV = log_probabilities_CV.exp().scatter_add(1, labels_C1, -torch.ones_like(weights_C1))
-                scores_grad_CV = scores_grad_CV.to(compute_dtype)
-                # The weights are applied on the narrow side of both products, where they cost nothing.
-                hidden_grads.append(((scores_grad_CV @ head_VD) * weights_C1).to(hidden_ND.dtype))
-                head_grad_VD += scores_grad_CV.T @ (hidden_CD * weights_C1).to(compute_dtype)
+                # Subtracted before anything is rounded: a likely label's gradient is a small difference.
+                scores_grad_CV = exponentials_CV.scatter_add_(1, labels_C1, -sum_C1).to(compute_dtype)
+                factor_C1 = weights_C1 / sum_C1
+                hidden_grads.append(((scores_grad_CV @ head_VD) * factor_C1).to(hidden_ND.dtype))
+                weighted_hidden_CD = (hidden_CD * factor_C1).to(compute_dtype)
+                if head_grad_VD.dtype == compute_dtype:
+                    torch.addmm(head_grad_VD, scores_grad_CV.T, weighted_hidden_CD, out=head_grad_VD)
+                else:
+                    head_grad_VD += scores_grad_CV.T @ weighted_hidden_CD
         if head_grad_VD is not None:
             ctx.save_for_backward(torch.cat(hidden_grads), head_grad_VD)
         return loss_sum
@@ -120,4 +128,6 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
-        return hidden_grad_ND * grad, head_grad_VD * grad, None, None, None, None, None
+        # In place, since it is as large as the head. Compiled code may not change what it saved.
+        scaled_VD = head_grad_VD * grad if torch.compiler.is_compiling() else head_grad_VD.mul_(grad)
+        return hidden_grad_ND * grad, scaled_VD, None, None, None, None, None

@@ -90,7 +90,7 @@ def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value
     into_feed_forward = 2 if config.activation == "swiglu" else 1
     casts_for_feed_forward = into_feed_forward if value_bytes < _FLOAT32_BYTES else 1
     inputs = value_bytes * ((casts_for_projections + casts_for_feed_forward) * config.d_model + query)
-    feed_forward = value_bytes * config.d_ff * (4 if config.activation == "swiglu" else 2)
+    feed_forward = value_bytes * config.d_ff * (3 if config.activation == "swiglu" else 2)
 
     if _is_plain(row_tokens, value_bytes, kind):
         # Queries, keys and values of every head; the weights in float32 and cast; the mask.

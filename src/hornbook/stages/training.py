@@ -21,7 +21,7 @@ from hornbook.planning.hardware import Kind
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.tables import size
 from hornbook.recipe_training import TrainingSection
-from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype
+from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype, precision_note
 from hornbook.stages.context import StageContext
 from hornbook.stages.patience import Patience
 from hornbook.tokenizer.chat import END_OF_TURN
@@ -60,6 +60,9 @@ def train_stage(
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
     dtype = pick_dtype(section.precision, device)
+    note = precision_note(section.precision, device)
+    if note is not None:
+        context.console.print(note)
     model.to(device)
     row_tokens = section.row_tokens or model.config.max_seq_len
     there_already = sum(parameter.nbytes for parameter in model.parameters())

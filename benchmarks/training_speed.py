@@ -1,0 +1,153 @@
+"""How fast a whole training step is, beside other projects, and how much memory it takes.
+
+    python benchmarks/training_speed.py --peers PEERS [--shape tiny] [--modes eager compiled] [--rounds 15]
+    python benchmarks/training_speed.py --peers PEERS --shape 124M --memory
+
+PEERS is a folder with checkouts of nanoGPT, nanochat and litgpt; those that are missing are left out, and said to be.
+The contenders' steps are interleaved one by one in this process, so that whatever else the machine does falls on all
+alike; figures are medians over the rounds, ratios medians of the ratios within a round. With one thread
+(OMP_NUM_THREADS=1) a step's time is that of the processor; with more it is the clock's, for an idle machine.
+
+MFU is 6 × the weights that a token is multiplied with × tokens per second, over the rate of a large matrix product in
+the same type, measured between the rounds. With --memory each contender makes one step in a process of its own,
+whose peak resident memory is printed.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from training_parts.contenders import NAMES, SHAPES, Contender, NotHere, Shape, build, peers_among
+
+_WARM_UP_STEPS = 2
+_PEAK_MATRIX = 1024
+_IN_MEMORY = tuple(name for name in NAMES if name != "hornbook qwen3")
+_IN_SPEED = (
+    "hornbook",
+    "hornbook AdamW",
+    "nanoGPT",
+    "nanochat",
+    "LitGPT",
+    "transformers Llama",
+    "transformers GPT-2",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, default=Path("peers"))
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    parser.add_argument("--only", nargs="+", choices=NAMES, help="these contenders instead of the usual ones")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--memory", action="store_true", help="peak memory of one eager step instead of speed")
+    parser.add_argument("--one-step-of", choices=NAMES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    dtype = getattr(torch, options.dtype)
+    if options.one_step_of:
+        print(json.dumps(one_step(options.one_step_of, SHAPES[options.shape], options.peers, dtype)))
+    elif options.memory:
+        print_memory(options.only or _IN_MEMORY, options.shape, options.peers, options.dtype)
+    else:
+        print_speed(options.only or _IN_SPEED, options.shape, options.peers, dtype, options.modes, options.rounds)
+
+
+def print_speed(
+    names: list[str], shape_name: str, peers: Path, dtype: torch.dtype, modes: list[str], rounds: int
+) -> None:
+    """Build all contenders, warm them up, and print a line for each after the rounds."""
+    shape = SHAPES[shape_name]
+    torch._dynamo.config.recompile_limit = 64
+    contenders: dict[tuple[str, str], Contender] = {}
+    for name in names:
+        for mode in modes:
+            try:
+                contenders[name, mode] = build(name, shape, peers, dtype, mode == "compiled")
+            except NotHere as missing:
+                print(f"left out: {missing}")
+                break
+    ids = some_ids(shape)
+    for contender in contenders.values():
+        for _ in range(_WARM_UP_STEPS):
+            contender.step(ids)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
+    peaks = []
+    for _ in range(rounds):
+        peaks.append(matrix_flops_per_second(dtype))
+        for key, contender in contenders.items():
+            started = now()
+            contender.step(ids)
+            seconds[key].append(now() - started)
+
+    threads, clock = torch.get_num_threads(), "processor" if now is time.process_time else "wall"
+    peak = statistics.median(peaks)
+    print(f"{shape_name}, {dtype}, {threads} threads, {clock} seconds, {rounds} rounds", end="; ")
+    print(f"matrix product {peak / 1e9:.0f} GFLOP/s")
+    print(f"{'':<20}{'mode':<10}{'tokens/s':>9}{'MFU':>7}  median ratio to the peers: {', '.join(peers_among(names))}")
+    for (name, mode), times in seconds.items():
+        rate = shape.tokens / statistics.median(times)
+        mfu = 6 * contenders[name, mode].matrix_weights * rate / peak
+        ratios = [
+            f"{median_ratio(seconds[peer, mode], times):.2f}" if (peer, mode) in seconds else "–"
+            for peer in peers_among(names)
+        ]
+        print(f"{name:<20}{mode:<10}{rate:>9,.0f}{mfu:>7.1%}  {' '.join(ratios)}")
+
+
+def print_memory(names: list[str], shape_name: str, peers: Path, dtype_name: str) -> None:
+    """One step of each contender in a process of its own."""
+    print(f"{shape_name}, {dtype_name}, one eager step: peak resident memory, GB")
+    for name in names:
+        command = [sys.executable, __file__, "--one-step-of", name, "--shape", shape_name, "--dtype", dtype_name]
+        done = subprocess.run([*command, "--peers", str(peers)], capture_output=True, text=True)
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
+            print(f"{name:<34}{reason}")
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(f"{name:<34}{found['peak_bytes'] / 1e9:>6.2f}   {found['seconds']:.2f} s", flush=True)
+
+
+def one_step(name: str, shape: Shape, peers: Path, dtype: torch.dtype) -> dict[str, float]:
+    """Make two steps, so that the second has the optimizer's state; the peak of this process and the second's time."""
+    contender = build(name, shape, peers, dtype, compiled=False)
+    ids = some_ids(shape)
+    contender.step(ids)
+    started = now()
+    contender.step(ids)
+    seconds = now() - started
+    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "seconds": seconds}
+
+
+def some_ids(shape: Shape) -> torch.Tensor:
+    return torch.randint(
+        shape.vocab_size, (shape.rows, shape.row_tokens + 1), generator=torch.Generator().manual_seed(0)
+    )
+
+
+def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
+
+
+def matrix_flops_per_second(dtype: torch.dtype) -> float:
+    """The rate of one large matrix product in the contenders' own clock."""
+    matrix = torch.full((_PEAK_MATRIX, _PEAK_MATRIX), 1 / _PEAK_MATRIX, dtype=dtype)
+    product = matrix @ matrix
+    started = now()
+    for _ in range(3):
+        product = matrix @ product
+    return 3 * 2 * _PEAK_MATRIX**3 / (now() - started)
+
+
+now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+if __name__ == "__main__":
+    main()
