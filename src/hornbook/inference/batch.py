@@ -83,7 +83,7 @@ class ContinuousBatch:
     """
 
     def __init__(self, model: Transformer, n_rows: int, capacity_tokens: int) -> None:
-        weight = model.head_weight
+        weight = model.model.embed_tokens.weight
         self._model, self._device = model, weight.device
         self._capacity_tokens = min(capacity_tokens, model.config.max_seq_len)
         self._cache = RowCache(model.config, n_rows, self._capacity_tokens, weight.dtype, weight.device)
