@@ -8,9 +8,12 @@ vectors. Beyond them the arithmetic takes longer than the reading, and torch's o
 int8 is symmetric, row by row: scale = largest |weight| of the row / 127, weight ≈ scale * integer, as in
 Dettmers et al., LLM.int8(), arXiv 2208.07339, section 2, but for weights alone.
 
-Shapes: N vectors, I numbers of each, O rows of the matrix.
+Reading int8 takes so little time that the rest shows: so products of the same vectors are made in one.
+
+Shapes: N vectors, I numbers of each, O rows of the matrix; else as in `hornbook.model.attention`, N also all heads.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -18,6 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hornbook.inference.products import Products, load_products
+from hornbook.model.attention import Attention, KeyValueCache, attend
+from hornbook.model.feed_forward import SwigluFeedForward
+from hornbook.model.normalization import RMSNorm
+from hornbook.model.rotary import rotate
 from hornbook.model.transformer import Transformer
 
 MOST_VECTORS = 32
@@ -61,11 +68,72 @@ class FastLinear(nn.Module):
         n_vectors = x.numel() // x.shape[-1]
         if self._products is None or (self.scales is None and n_vectors > MOST_VECTORS):
             return F.linear(x, self.weight, self.bias)
-        vectors_NI = x.reshape(n_vectors, x.shape[-1]).float().contiguous()
-        out_NO = self._products.multiply(self.weight, self.scales, vectors_NI)
+        out = self._products.multiply(self.weight, self.scales, x.float().contiguous())
         if self.bias is not None:
-            out_NO += self.bias
-        return out_NO.to(x.dtype).view(*x.shape[:-1], len(self.weight))
+            out += self.bias
+        return out.to(x.dtype)
+
+
+class FastAttention(nn.Module):
+    """`hornbook.model.attention.Attention` with its three first products in one; queries and keys turn at once."""
+
+    def __init__(self, attention: Attention, fast: Callable[..., FastLinear]) -> None:
+        super().__init__()
+        self.layer, self.head_dim = attention.layer, attention.head_dim
+        first = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.n_heads, self.n_kv_heads, _ = (linear.out_features // self.head_dim for linear in first)
+        self.qkv_proj, self.o_proj = fast(*first), fast(attention.o_proj)
+        self.q_norm, self.k_norm = map(fast_norm, (attention.q_norm, attention.k_norm))
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask_B1TS: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        heads_BNTE = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        qk_BNTE, v_BKTE = heads_BNTE.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHTE, k_BKTE = qk_BNTE.split((self.n_heads, self.n_kv_heads), dim=1)
+            qk_BNTE = torch.cat((self.q_norm(q_BHTE), self.k_norm(k_BKTE)), dim=1)
+        if rotary is not None:
+            qk_BNTE = rotate(qk_BNTE, *rotary)
+        q_BHTE, k_BKTE = qk_BNTE.split((self.n_heads, self.n_kv_heads), dim=1)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.store(self.layer, k_BKTE, v_BKTE)
+        return self.o_proj(attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TS).transpose(1, 2).flatten(2))
+
+
+class FastSwiglu(nn.Module):
+    """`hornbook.model.feed_forward.SwigluFeedForward` with its two first products in one."""
+
+    def __init__(self, feed_forward: SwigluFeedForward, fast: Callable[..., FastLinear]) -> None:
+        super().__init__()
+        self.gate_up_proj = fast(feed_forward.gate_proj, feed_forward.up_proj)
+        self.down_proj = fast(feed_forward.down_proj)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class FastRMSNorm(nn.Module):
+    """`hornbook.model.normalization.RMSNorm` by torch's one operation, for float32."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = norm.weight, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def fast_norm(norm: nn.Module | None) -> nn.Module | None:
+    """The faster norm where there is one with the same numbers."""
+    if isinstance(norm, RMSNorm) and norm.weight.dtype == torch.float32:
+        return FastRMSNorm(norm)
+    return norm
 
 
 class FastTransformer(Transformer):
@@ -83,10 +151,22 @@ class FastTransformer(Transformer):
         made.model, made.is_int8 = model.model, is_int8
         made.head = FastLinear(model.head_weight, None, products, is_int8)
         made.lm_head = None
-        for parent in list(made.model.modules()):
-            for name, layer in list(parent.named_children()):
-                if isinstance(layer, nn.Linear):
-                    setattr(parent, name, FastLinear(layer.weight, layer.bias, products, is_int8))
+
+        def fast(*layers: nn.Linear) -> FastLinear:
+            biases = [layer.bias for layer in layers if layer.bias is not None]
+            weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+            return FastLinear(weight, torch.cat(biases) if biases else None, products, is_int8)
+
+        for layer in made.model.layers:
+            layer.input_layernorm, layer.post_attention_layernorm = map(
+                fast_norm, (layer.input_layernorm, layer.post_attention_layernorm)
+            )
+            layer.self_attn = FastAttention(layer.self_attn, fast)
+            if isinstance(layer.mlp, SwigluFeedForward):
+                layer.mlp = FastSwiglu(layer.mlp, fast)
+            else:
+                layer.mlp.up_proj, layer.mlp.down_proj = fast(layer.mlp.up_proj), fast(layer.mlp.down_proj)
+        made.model.norm = fast_norm(made.model.norm)
         return made
 
     @property

@@ -21,7 +21,7 @@ _BEST_FIRST = (("-march=native", "-fopenmp"), ("-mcpu=native",), ())
 
 
 class Products:
-    """out = vectors (N,I) times the rows of a matrix (O,I), as products.c says; both contiguous and on the CPU."""
+    """out = vectors (...,I) times the rows of a matrix (O,I), as products.c says; both contiguous and on the CPU."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_long
@@ -36,16 +36,17 @@ class Products:
             function.restype = ctypes.c_int
             self._functions[dtype] = function
 
-    def multiply(self, weight_OI: Tensor, scales_O: Tensor | None, vectors_NI: Tensor) -> Tensor:
-        """(N,O) float32. weight: float32 or bfloat16, or int8 with the scale of each row; vectors: float32."""
-        (n_rows, n_columns), n_vectors = weight_OI.shape, len(vectors_NI)
-        out_NO = torch.empty(n_vectors, n_rows)
-        tensors = [weight_OI, *([] if scales_O is None else [scales_O]), vectors_NI, out_NO]
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        threads = torch.get_num_threads()
-        if self._functions[weight_OI.dtype](*addresses, n_columns, n_rows, n_vectors, threads):
+    def multiply(self, weight_OI: Tensor, scales_O: Tensor | None, vectors: Tensor) -> Tensor:
+        """(...,O) float32. weight: float32, bfloat16, or int8 with the scale of each row; vectors (...,I): float32."""
+        n_rows, n_columns = weight_OI.shape
+        out = torch.empty((*vectors.shape[:-1], n_rows))
+        addresses = [weight_OI.data_ptr(), vectors.data_ptr(), out.data_ptr()]
+        if scales_O is not None:
+            addresses.insert(1, scales_O.data_ptr())
+        n_vectors = vectors.numel() // n_columns
+        if self._functions[weight_OI.dtype](*addresses, n_columns, n_rows, n_vectors, torch.get_num_threads()):
             raise MemoryError
-        return out_NO
+        return out
 
 
 def load_products() -> Products | None:
