@@ -9,6 +9,7 @@ import torch
 
 from hornbook.errors import UserError
 from hornbook.inference.batch import ContinuousBatch, Produced, Request
+from hornbook.inference.fast_linear import FastTransformer
 from hornbook.inference.sampling import Sampling
 from hornbook.model.transformer import Transformer
 
@@ -42,13 +43,15 @@ def some_prompts(chance: random.Random) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("is_fast", [False, True], ids=["plain", "fast"])
+@pytest.mark.parametrize("seed", range(4))
 def test_random_arrivals_get_the_greedy_tokens_of_the_plain_full_forward(
-    seed: int, shape: dict[str, Any], make_model: Callable[..., Transformer]
+    seed: int, is_fast: bool, shape: dict[str, Any], make_model: Callable[..., Transformer]
 ):
     chance = random.Random(seed)
     model = make_model(**shape)
-    batch = ContinuousBatch(model, n_rows=chance.randint(3, 5), capacity_tokens=48)
+    served = FastTransformer.of(make_model(**shape)) if is_fast else model
+    batch = ContinuousBatch(served, n_rows=chance.randint(3, 5), capacity_tokens=48, has_drafts=seed % 2 == 1)
     requests = [Request(prompt, chance.randint(1, 12)) for prompt in some_prompts(chance)]
     requests += [Request(request.prompt, 6) for request in requests[:2]]
     gone = set(chance.sample(range(len(requests)), 2))
@@ -66,6 +69,39 @@ def test_random_arrivals_get_the_greedy_tokens_of_the_plain_full_forward(
             assert request.tokens == expected[: len(request.tokens)]
         else:
             assert request.tokens == expected
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(0.5), Sampling(0.7, top_k=3, repetition_penalty=1.1)],
+    ids=["greedy", "drawn", "penalised"],
+)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_drafts_change_the_number_of_steps_and_not_the_text(
+    shape: dict[str, Any], sampling: Sampling, make_model: Callable[..., Transformer]
+):
+    model = make_model(**shape, max_seq_len=128)
+    texts, steps = {}, {}
+    for has_drafts in (False, True):
+        batch = ContinuousBatch(model, 3, 128, has_drafts)
+        requests = [Request([7, 8, 9, number, 7, 8, 9], 80 + number, sampling, (60,), (number,)) for number in (1, 2)]
+        for request in requests:
+            batch.submit(request)
+        run_to_end(batch)
+        texts[has_drafts], steps[has_drafts] = [request.tokens for request in requests], batch.n_steps
+    assert texts[True] == texts[False]
+    if sampling.temperature == 0:  # what such a model writes greedily soon goes round in a circle
+        assert steps[True] < steps[False]
+
+
+def test_a_draft_ends_where_the_text_may_not_go_on(make_model: Callable[..., Transformer]):
+    for max_new_tokens, capacity in ((5, 48), (40, 20)):
+        batch = ContinuousBatch(make_model(), 1, capacity, has_drafts=True)
+        request = Request([1, 2, 3, 4] * 3 + [1, 2], max_new_tokens)
+        batch.submit(request)
+        *_, last = run_to_end(batch)
+        assert last.finish == "length"
+        assert len(request.tokens) == min(max_new_tokens, capacity - 14)
 
 
 def test_a_prefix_that_newcomers_share_is_read_once(make_model: Callable[..., Transformer]):

@@ -69,6 +69,11 @@ class RowCache:
         self.n_active += 1
         return n_shared
 
+    def shorten(self, row: int, n_tokens: int) -> None:
+        """Forget the last tokens of a row's text."""
+        if n_tokens:
+            del self.texts[row][-n_tokens:]
+
     def leave(self, row: int) -> None:
         """Take a row out of use; the last row in use gets its number. The text stays as long as there is room."""
         self.n_active -= 1

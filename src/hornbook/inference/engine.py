@@ -27,7 +27,7 @@ class Engine:
 
     The model is copied if it has to be moved or cast, so one that is being trained is never changed.
     max_batch_tokens bounds rows times the longest of them, new tokens included, in one batch; a single
-    sequence may be longer.
+    sequence may be longer. has_drafts: whether what is written is guessed ahead where that may pay (drafts.py).
     """
 
     def __init__(
@@ -37,13 +37,14 @@ class Engine:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         max_batch_tokens: int = 8192,
+        has_drafts: bool = False,
     ) -> None:
-        weight = model.head_weight
+        weight = model.model.embed_tokens.weight
         self.device, self.dtype = device or weight.device, dtype or weight.dtype
         is_ready = weight.device == self.device and weight.dtype == self.dtype
         self.model = model if is_ready else copy.deepcopy(model).to(self.device, self.dtype)
         self.tokenizer = tokenizer
-        self.max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens, self.has_drafts = max_batch_tokens, has_drafts
 
     def generate(
         self,
@@ -162,7 +163,7 @@ class Engine:
         n_rows = min(len(requests), max(1, self.max_batch_tokens // max(longest, 1)))
         if not n_rows:
             return
-        batch = ContinuousBatch(self.model, n_rows, longest)
+        batch = ContinuousBatch(self.model, n_rows, longest, self.has_drafts)
         for request in requests:
             batch.submit(request)
         while batch.n_active or batch.n_waiting:

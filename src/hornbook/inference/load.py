@@ -1,9 +1,11 @@
 """From a path to an engine: which model of a run is meant, and everything it needs to speak."""
 
+import sys
 from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
+from hornbook.inference.fast_linear import FastTransformer
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
 from hornbook.runtime import Precision, pick_device, pick_dtype
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -27,10 +29,11 @@ def find_model(path: Path, stages: tuple[str, ...]) -> Path:
     )
 
 
-def load_engine(directory: Path, precision: Precision = "auto") -> Engine:
+def load_engine(directory: Path, precision: Precision = "auto", int8: bool = False) -> Engine:
     """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device.
 
-    Raises `UserError` where either cannot be read, or they do not belong together.
+    int8: hold the weights of all matrices but the embeddings as int8, on a CPU.
+    Raises `UserError` where either cannot be read, or they do not belong together, or the device is no CPU.
     """
     model, tokenizer = load_pretrained(directory), Tokenizer.load(directory)
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -39,4 +42,12 @@ def load_engine(directory: Path, precision: Precision = "auto") -> Engine:
             f"{model.config.vocab_size}: they do not belong together"
         )
     device = pick_device("auto")
-    return Engine(model, tokenizer, device, pick_dtype(precision, device))
+    engine = Engine(model, tokenizer, device, pick_dtype(precision, device))
+    if device.type == "cpu":
+        made = FastTransformer.of(engine.model, int8)
+        engine.model = made
+        if int8 and not made.is_fast:
+            print("There is no C compiler here: int8 weights give their answers, but save no time.", file=sys.stderr)
+    elif int8:
+        raise UserError(f"--int8: is for CPUs, but the model runs on {device.type}: leave it out")
+    return engine

@@ -58,7 +58,8 @@ class Serving:
         self._context_tokens = engine.model.config.max_seq_len
         self._started = int(time.time())
         self.counters = Counters()
-        self.worker = Worker(batching.ContinuousBatch(engine.model, limits.rows, self._context_tokens), limits.waiting)
+        batch = batching.ContinuousBatch(engine.model, limits.rows, self._context_tokens, engine.has_drafts)
+        self.worker = Worker(batch, limits.waiting)
 
     def model_card(self) -> dict[str, Any]:
         """What /v1/models says of the model."""
