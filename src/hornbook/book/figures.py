@@ -76,7 +76,6 @@ def run_drawings(run: Run) -> dict[str, Draw]:
         "rules": rules,
         "words": words,
         "parameters": parameters,
-        "memory": memory,
         "scores": scores,
         "seconds": seconds,
         "compression": compression,
@@ -226,15 +225,6 @@ def parameters(run: Run) -> "tuple[Figure, str] | None":
     """Where the model's parameters are, by the plan."""
     parts = run.get("plan.parameters")
     return None if not parts else _one_bar(parts, "parameters", "Parameters of the model by part", lambda n: f"{n:,}")
-
-
-def memory(run: Run) -> "tuple[Figure, str] | None":
-    """The predicted memory at the peak of pretraining, by part."""
-    parts = run.get("plan.memory_megabytes")
-    if not parts:
-        return None
-    xlabel = "megabytes at the peak of a step, predicted"
-    return _one_bar(parts, xlabel, "Predicted memory by part", lambda n: f"{n:.1f}")
 
 
 def _one_bar(parts: dict[str, float], xlabel: str, title: str, show: Callable[[float], str]) -> "tuple[Figure, str]":

@@ -20,14 +20,16 @@ _STAGES_IN_ORDER = (
     "evaluation", "export",
 )  # fmt: skip
 _LAST_STEPS = 50
+PICTURES = ("attention", "embeddings", "memory", "samples")
+"""What pretraining leaves of its model beside the figures of `stage.json`; runs from before that have none of it."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as the book sees it.
 
-    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, transcripts and what
-    is derived from all of these. metrics: training stage → a record for each step.
+    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, transcripts, pictures
+    and what is derived from all of these. metrics: training stage → a record for each step.
     """
 
     facts: dict[str, Any]
@@ -77,6 +79,11 @@ def read_run(path: Path) -> Run:
         if report.is_file():
             facts[f"{name}_report"] = read_json(report)
     facts["transcripts"] = _transcripts(run)
+    facts["pictures"] = {
+        name: read_json(found)
+        for name in PICTURES
+        if (found := run.path / "pretrain" / f"{name}.json").is_file()
+    }
     facts["derived"] = _derived(facts, metrics)
     return Run(facts, metrics)
 

@@ -22,6 +22,9 @@ BPE_MERGES = 10
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Keller Jordan's coefficients; the test holds them against the optimizer's."""
 
+ADVANTAGE_EPSILON = 1e-4
+"""What keeps the spread of a group from being zero, as in hornbook.objectives.policy; the test holds the two together."""
+
 SIZES = {
     "124M": (
         ModelSection(preset="gpt2", n_layers=12, d_model=768, n_heads=12, max_seq_len=1024, tie_embeddings=True),
@@ -70,6 +73,8 @@ def all_examples() -> dict[str, Any]:
         "scaling": scaling(),
         "standard_error": standard_error(),
         "cache": cache_bytes(),
+        "split": split_feed_forward(),
+        "devices": devices(),
     }
 
 
@@ -380,10 +385,11 @@ def dpo() -> dict[str, Any]:
 
 
 def group_advantages() -> dict[str, Any]:
-    """GRPO's advantages of four answers to one question, two of them right."""
+    """GRPO's advantages of eight answers to one question, two of them right, as the objective computes them."""
     rewards = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
-    advantages = (rewards - rewards.mean()) / rewards.std()
-    return {"rewards": rewards.tolist(), "mean": float(rewards.mean()), "spread": float(rewards.std()),
+    spread = float(rewards.std(ddof=1))
+    advantages = (rewards - rewards.mean()) / (spread + ADVANTAGE_EPSILON)
+    return {"rewards": rewards.tolist(), "mean": float(rewards.mean()), "spread": spread,
             "advantages": advantages.tolist()}  # fmt: skip
 
 
@@ -451,3 +457,43 @@ def cache_bytes() -> dict[str, Any]:
     multi_head = 2 * config.n_layers * config.n_heads * config.head_dim * 2
     return {"bytes_per_token": per_token, "row_gb": per_token * config.max_seq_len / 1e9,
             "multi_head_row_gb": multi_head * config.max_seq_len / 1e9, "head_dim": config.head_dim}  # fmt: skip
+
+
+SPLIT_X = np.array([1.0, -1.0, 2.0])
+SPLIT_UP = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [2.0, 1.0, 0.0], [1.0, -1.0, -1.0]])
+SPLIT_DOWN = np.array([[1.0, 0.0, 2.0, 1.0], [0.0, 3.0, 1.0, 0.0], [1.0, 1.0, 0.0, 2.0]])
+
+
+def split_feed_forward() -> dict[str, Any]:
+    """A feed-forward with ReLU whole, and as two devices compute it: rows of the first matrix, columns of the second."""
+    wide = np.maximum(SPLIT_UP @ SPLIT_X, 0)
+    parts = [SPLIT_DOWN[:, half] @ np.maximum(SPLIT_UP[half] @ SPLIT_X, 0) for half in (slice(0, 2), slice(2, 4))]
+    return {
+        "x": SPLIT_X.tolist(), "up": SPLIT_UP.tolist(), "down": SPLIT_DOWN.tolist(),
+        "up_1": SPLIT_UP[:2].tolist(), "up_2": SPLIT_UP[2:].tolist(),
+        "down_1": SPLIT_DOWN[:, :2].tolist(), "down_2": SPLIT_DOWN[:, 2:].tolist(),
+        "before": (SPLIT_UP @ SPLIT_X).tolist(), "wide": wide.tolist(), "wide_1": wide[:2].tolist(),
+        "wide_2": wide[2:].tolist(), "part_1": parts[0].tolist(), "part_2": parts[1].tolist(),
+        "result": (SPLIT_DOWN @ wide).tolist(),
+    }  # fmt: skip
+
+
+def devices(n: int = 8) -> dict[str, Any]:
+    """What each of eight devices holds of the 8B model, and how much it sends in a step, by each way of dividing.
+
+    Weights are sent in bfloat16, gradients in float32, activations in bfloat16, for one row of the whole context. A ring
+    sends (n - 1)/n of a vector in a reduce-scatter or an all-gather, and twice that in an all-reduce.
+    """
+    config, whole = shape("8B"), budget("8B")
+    on_ring = (n - 1) / n
+    weights_gb, gradients_gb = whole["bf16_gb"], whole["gradients_gb"]
+    row_gb = config.max_seq_len * config.d_model * 2 / 1e9
+    return {
+        "n": n, "state_gb": whole["state_gb"], "state_of_each_gb": whole["state_gb"] / n, "row_gb": row_gb,
+        "data_sends_gb": 2 * on_ring * gradients_gb,
+        "sharded_sends_gb": on_ring * (2 * weights_gb + gradients_gb),
+        # One all-reduce after each half of a layer, forward and backward.
+        "tensor_sends_gb": 4 * config.n_layers * 2 * on_ring * row_gb,
+        # What comes out of a stage goes on once, and its gradient comes back once.
+        "pipeline_sends_gb": 2 * row_gb,
+    }  # fmt: skip
