@@ -22,7 +22,7 @@ from hornbook.book.model_figures import model_drawings
 from hornbook.book.reference import REFERENCE_RUN
 from hornbook.book.results import blocks, headline_rows, to_markdown
 from hornbook.book.run_facts import Run, read_run
-from hornbook.book.worked import all_examples
+from hornbook.book.worked.examples import all_examples
 from hornbook.errors import UserError
 from hornbook.model.config import config_from_recipe
 from hornbook.planning.flops import flops_per_token, parameters_by_part
@@ -71,6 +71,7 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
         "headline": headline_rows(run),
         "worked": all_examples(),
         "listings": {name: asdict(listing) for name, listing in listings.items()},
+        "code": sorted(path.relative_to(source).as_posix() for path in source.rglob("*.py")),
         "figures": {name: {"alt": drawing.alt} for name, drawing in drawn.items()},
         "results": blocks(run, drawn),
     }

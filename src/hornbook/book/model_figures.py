@@ -1,6 +1,6 @@
 """Pictures of the trained model itself: where its heads look, which words are neighbours, what a step holds in memory.
 
-They are drawn from what pretraining has left of the model (`hornbook.stages.pictures`); a run from before that has none.
+They are drawn from what pretraining has left of the model (`hornbook.stages.pictures`); older runs have nothing of it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -111,7 +111,8 @@ def memory(run: Run) -> "tuple[Figure, str] | None":
     counted = {part: n_bytes / 1e6 for part, n_bytes in (run.get("pictures.memory.bytes") or {}).items()}
     parts = [part for part in predicted if predicted[part] or counted.get(part)]
     figure, (panel,) = canvas(1, 0.42 * len(parts) + 0.9)
-    series: list[tuple[str, dict[str, float], Any]] = [("predicted", predicted, {"color": "#9ecae1", "edgecolor": BLUE})]
+    looks: dict[str, Any] = {"color": "#9ecae1", "edgecolor": BLUE}
+    series = [("predicted", predicted, looks)]
     if counted:
         series.append(("counted", counted, {"color": "#fdd0a2", "edgecolor": ORANGE, "hatch": "///"}))
     width = 0.76 / len(series)

@@ -80,9 +80,7 @@ def read_run(path: Path) -> Run:
             facts[f"{name}_report"] = read_json(report)
     facts["transcripts"] = _transcripts(run)
     facts["pictures"] = {
-        name: read_json(found)
-        for name in PICTURES
-        if (found := run.path / "pretrain" / f"{name}.json").is_file()
+        name: read_json(found) for name in PICTURES if (found := run.path / "pretrain" / f"{name}.json").is_file()
     }
     facts["derived"] = _derived(facts, metrics)
     return Run(facts, metrics)
