@@ -16,7 +16,8 @@ from hornbook.recipe import EvaluateSection, Recipe
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
 from hornbook.run_directory import read_json
-from hornbook.stages.pictures import attention_weights, leave_pictures, memory_record, sample_evaluators
+from hornbook.stages.pictures import attention_weights, leave_pictures, sample_evaluators
+from hornbook.stages.step_memory import memory_record
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 PEOPLE, DEEDS = ["Mira", "Ned", "Isla", "Ella"], ["took", "gave", "found", "left", "lost", "kept", "sold", "hid"]
@@ -63,10 +64,16 @@ def test_attention_is_what_the_layers_compute(model, tokenizer) -> None:
 
 def test_the_files_are_there_and_name_what_the_text_has(model, tokenizer, documents, tmp_path: Path) -> None:
     leave_pictures(tmp_path, model, tokenizer, documents, SECTION, rows_at_once=4)
-    attention, embeddings = (read_json(tmp_path / f"{name}.json") for name in ("attention", "embeddings"))
+    attention, embeddings, tokens = (
+        read_json(tmp_path / f"{name}.json") for name in ("attention", "embeddings", "tokens")
+    )
 
     assert "".join(attention["tokens"]) in "".join(text + " " for text in TEXTS)
     assert len(attention["heads"]) == 2 * 4
+    assert sum(tokens["in_vocabulary"]) == tokenizer.vocab_size - len(tokenizer.special_ids)
+    assert sum(n * times for n, times in zip(tokens["of_bytes"], tokens["in_text"], strict=True)) == sum(
+        map(len, TEXTS)
+    )
     for drawn in attention["maps"]:
         assert [len(row) for row in drawn["weights"]] == list(range(1, len(attention["tokens"]) + 1))
         assert all(sum(row) == pytest.approx(1, abs=0.02) for row in drawn["weights"])

@@ -17,7 +17,12 @@ _SQUARE_INCHES = (5.2, 4.3)
 
 def model_drawings(run: Run) -> dict[str, Draw]:
     """The pictures of the model that this run has left something for, by name."""
-    drawings: dict[str, Draw] = {"memory": memory, "habits": habits, "neighbours": neighbours}
+    drawings: dict[str, Draw] = {
+        "memory": memory,
+        "habits": habits,
+        "neighbours": neighbours,
+        "token-lengths": token_lengths,
+    }
     for number, _ in enumerate(run.get("pictures.attention.maps") or []):
         drawings[f"attention-{number + 1}"] = lambda run, number=number: attention(run, number)  # type: ignore[misc]
     return drawings
@@ -103,13 +108,39 @@ def neighbours(run: Run) -> "tuple[Figure, str] | None":
     return figure, f"Cosines between {len(words)} words of the embedding: {pairs}."
 
 
+def token_lengths(run: Run) -> "tuple[Figure, str] | None":
+    """How many bytes tokens stand for: shares of the vocabulary, and of the tokens of a text."""
+    record = run.get("pictures.tokens")
+    if not record:
+        return None
+    figure, panels = canvas(2, 1.5)
+    means = []
+    for panel, key, label, tint, hatch in (
+        (panels[0], "in_vocabulary", "of the vocabulary", "#9ecae1", ""),
+        (panels[1], "in_text", "of the tokens of held-out text", "#fdd0a2", "///"),
+    ):
+        counts = record[key]
+        shares = [100 * count / sum(counts) for count in counts]
+        panel.bar(record["of_bytes"], shares, 0.8, color=tint, edgecolor=GREY, linewidth=0.5, hatch=hatch, label=label)
+        panel.set(ylabel="percent")
+        panel.legend()
+        panel.grid(axis="x", visible=False)
+        means.append(sum(n * share / 100 for n, share in zip(record["of_bytes"], shares, strict=True)))
+    panels[1].set(xlabel=f"bytes of a token, its blank counted ({record['of_bytes'][-1]}: as many or more)")
+    panels[1].set_xticks(record["of_bytes"])
+    return figure, (
+        f"Lengths of tokens in bytes. The mean is {means[0]:.1f} over the vocabulary and {means[1]:.1f} over the "
+        "tokens of held-out text."
+    )
+
+
 def memory(run: Run) -> "tuple[Figure, str] | None":
     """What a step of pretraining holds, by part: predicted by the plan, and counted where the run has done so."""
     predicted = run.get("plan.memory_megabytes")
     if not predicted:
         return None
     counted = {part: n_bytes / 1e6 for part, n_bytes in (run.get("pictures.memory.bytes") or {}).items()}
-    parts = [part for part in predicted if predicted[part] or counted.get(part)]
+    parts = [part for part in predicted if predicted[part] > 0 or counted.get(part)]
     figure, (panel,) = canvas(1, 0.42 * len(parts) + 0.9)
     looks: dict[str, Any] = {"color": "#9ecae1", "edgecolor": BLUE}
     series = [("predicted", predicted, looks)]

@@ -20,7 +20,7 @@ _STAGES_IN_ORDER = (
     "evaluation", "export",
 )  # fmt: skip
 _LAST_STEPS = 50
-PICTURES = ("attention", "embeddings", "memory", "samples")
+PICTURES = ("attention", "embeddings", "tokens", "memory", "samples")
 """What pretraining leaves of its model beside the figures of `stage.json`; runs from before that have none of it."""
 
 

@@ -1,9 +1,10 @@
 """What pretraining leaves for pictures of its model. The book draws them, and computes with no model itself.
 
 attention.json: a text, and where each head looks in it. embeddings.json: words, and the words nearest to them.
-memory.json: what one step holds, counted tensor by tensor. samples.json: what the model wrote while it learned.
+tokens.json: how long tokens are. memory.json: what one step holds (hornbook.stages.step_memory). samples.json: what the
+model wrote while it learned.
 
-Shapes: H heads, T tokens, N words, D d_model.
+Shapes: B rows, H heads, K kv heads, T tokens, E head_dim, N words, D d_model.
 """
 
 import re
@@ -15,23 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hornbook.batching.packing import fill, plan_rows
 from hornbook.batching.shards import Documents
 from hornbook.inference.engine import Engine
 from hornbook.model.attention import Attention, causal_mask, reference_attention
 from hornbook.model.rotary import rotate
 from hornbook.model.transformer import Transformer
-from hornbook.objectives.next_token import NextToken
-from hornbook.parallel.recompute import recomputed
 from hornbook.recipe import Recipe
 from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import read_json, write_json
-from hornbook.runtime import pick_dtype
+from hornbook.stages.step_memory import memory_record
 from hornbook.tokenizer.tokenizer import Tokenizer
-from hornbook.training.memory import used_memory_bytes
 from hornbook.training.metrics import read_metrics
 from hornbook.training.microbatch import is_out_of_memory
-from hornbook.training.optimizers import build_optimizer
 from hornbook.training.trainer import Evaluator
 
 _DOCUMENTS_LOOKED_AT = 1000
@@ -41,6 +37,7 @@ _WORD = re.compile(rb" [A-Za-z]{3,}")
 _WORDS_SHOWN, _MOST_WORDS, _FREQUENT_WORDS_SKIPPED, _LEAST_COUNT = 8, 1000, 12, 3
 _NEIGHBOURS, _NEIGHBOURS_IN_TABLE = 6, 3
 _SAMPLE_TOKENS = 48
+_LONGEST_TOKEN_BYTES, _TOKENS_NAMED = 16, 12
 
 
 def leave_pictures(
@@ -51,7 +48,7 @@ def leave_pictures(
     section: TrainingSection,
     rows_at_once: int,
 ) -> None:
-    """Write attention.json, embeddings.json and memory.json into the stage's folder.
+    """Write attention.json, embeddings.json, tokens.json and memory.json into the stage's folder.
 
     `documents` are held-out ones; `rows_at_once` is what training came to. Without a text of some sentences, or with
     too few frequent words, or where the step to count in does not fit in memory, that file is left out. A model that
@@ -63,6 +60,7 @@ def leave_pictures(
     records = {
         "attention": attention_record(model, tokenizer, documents),
         "embeddings": embedding_record(model, tokenizer, documents),
+        "tokens": token_record(tokenizer, documents),
     }
     try:
         records["memory"] = memory_record(model, documents, section, rows_at_once, tokenizer.pad_id)
@@ -203,60 +201,33 @@ def embedding_record(model: Transformer, tokenizer: Tokenizer, documents: Docume
 
 def _frequent_words(tokenizer: Tokenizer, documents: Documents) -> list[int]:
     """The tokens that are whole words, most frequent first."""
-    texts = [documents.tokens(number) for number in range(min(len(documents), _DOCUMENTS_LOOKED_AT))]
-    counts = np.bincount(np.concatenate(texts).astype(np.int64), minlength=tokenizer.vocab_size)
+    counts = _token_counts(tokenizer, documents)
     often = [id for id in np.argsort(-counts, kind="stable").tolist() if counts[id] >= _LEAST_COUNT]
     return [id for id in often if _WORD.fullmatch(tokenizer.token_bytes(id))][:_MOST_WORDS]
 
 
-def memory_record(
-    model: Transformer, documents: Documents, section: TrainingSection, rows_at_once: int, pad_id: int
-) -> dict[str, Any]:
-    """The bytes of a step's tensors by part, without compiling, as the plan counts them; and on what they were taken.
-
-    What the loss needs in passing is in no tensor that is kept, so it is not counted. process_bytes is what the program
-    holds when training is over, with all that belongs to it; None where that is not known.
-    """
-    device = model.head_weight.device
-    row_tokens = section.row_tokens or model.config.max_seq_len
-    rows = plan_rows(documents.lengths, row_tokens)[:rows_at_once]
-    batch = fill(rows, documents, row_tokens, pad_id).to(device)
-    parameters = list(model.parameters())
-    is_cast = pick_dtype(section.precision, device) == torch.bfloat16
-    matrix_sizes = {parameter.numel() for parameter in parameters if parameter.ndim == 2}
-    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    kept: dict[str, dict[int, int]] = {"activations": {}, "cast_weights": {}}
-    held = []  # else an address could be used again within the step
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        is_weight = is_cast and tensor.dtype == torch.bfloat16 and tensor.ndim == 2 and tensor.numel() in matrix_sizes
-        if storage.data_ptr() not in own:
-            kept["cast_weights" if is_weight else "activations"][storage.data_ptr()] = storage.nbytes()
-        held.append(tensor)
-        return tensor
-
-    with (
-        recomputed(model.model.layers, section.recompute),
-        torch.autocast(device.type, torch.bfloat16, enabled=is_cast),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
-        loss, _ = NextToken().loss_sum(model, batch)
-    held.clear()
-    gradients = torch.autograd.grad(loss, [parameter for parameter in parameters if parameter.requires_grad])
-    state = build_optimizer(model, section).state
+def token_record(tokenizer: Tokenizer, documents: Documents) -> dict[str, Any]:
+    """How many bytes tokens stand for, in the vocabulary and in text; the most frequent ones, and the longest used."""
+    counts = _token_counts(tokenizer, documents)
+    lengths = np.array([len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)])
+    lengths[list(tokenizer.special_ids.values())] = 0  # they stand for no text
+    last = min(int(lengths.max()), _LONGEST_TOKEN_BYTES)
+    capped = np.minimum(lengths, last)
+    in_vocabulary, in_text = np.bincount(capped, minlength=last + 1), np.bincount(capped, counts, minlength=last + 1)
+    often = [id for id in np.argsort(-counts, kind="stable").tolist() if lengths[id] and counts[id]]
+    longest = sorted(often, key=lambda id: -lengths[id])
     return {
-        "rows": len(rows),
-        "precision": "bfloat16" if is_cast else "float32",
-        "device": device.type,
-        "bytes": {
-            "weights": sum(parameter.nbytes for parameter in parameters),
-            "gradients": sum(gradient.nbytes for gradient in gradients),
-            "optimizer": sum(t.nbytes for tensors in state.values() for t in tensors.values() if t.ndim),
-            **{part: sum(storages.values()) for part, storages in kept.items()},
-        },
-        "process_bytes": used_memory_bytes(device),
+        "of_bytes": list(range(1, last + 1)),
+        "in_vocabulary": in_vocabulary[1:].tolist(),
+        "in_text": in_text[1:].astype(int).tolist(),
+        "most_frequent": [{"token": tokenizer.decode([id]), "times": int(counts[id])} for id in often[:_TOKENS_NAMED]],
+        "longest": [tokenizer.decode([id]) for id in longest[:_TOKENS_NAMED]],
     }
+
+
+def _token_counts(tokenizer: Tokenizer, documents: Documents) -> np.ndarray:
+    texts = [documents.tokens(number) for number in range(min(len(documents), _DOCUMENTS_LOOKED_AT))]
+    return np.bincount(np.concatenate(texts).astype(np.int64), minlength=tokenizer.vocab_size)
 
 
 def _is_spread() -> bool:

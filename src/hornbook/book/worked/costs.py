@@ -1,5 +1,6 @@
 """Worked budgets: memory, time, devices and losses of three sizes, by the project's own planning."""
 
+import math
 from typing import Any
 
 from hornbook.model.config import ModelConfig, config_from_recipe
@@ -29,6 +30,17 @@ SIZES = {
 H100_FLOPS_PER_SECOND = 989.4e12
 UTILISATION = 0.4
 TOKENS_PER_PARAMETER = 20
+BATCH_TOKENS = 2**19
+DOLLARS_PER_H100_HOUR = 2.5
+
+# What four kinds of readers have: FLOP/s at best, utilisation, devices, days. The processor has four cores without
+# bfloat16; the card is a GeForce RTX 4090, the accelerator an H100, by their datasheets for dense bfloat16.
+MEANS = {
+    "laptop": (0.3e12, 0.4, 1, 1 / 3),
+    "one": (165.2e12, 0.35, 1, 3),
+    "eight": (H100_FLOPS_PER_SECOND, 0.4, 8, 7),
+    "cluster": (H100_FLOPS_PER_SECOND, 0.4, 512, 30),
+}
 
 
 def shape(name: str) -> ModelConfig:
@@ -48,6 +60,7 @@ def budget(name: str) -> dict[str, Any]:
     seconds = flops / (H100_FLOPS_PER_SECOND * UTILISATION)
     section = TrainingSection(tokens=config.max_seq_len, global_batch_tokens=config.max_seq_len, optimizer="adamw")
     memory = training_memory(config, section, 1, "accelerator")
+    again = training_memory(config, section.model_copy(update={"recompute": "full"}), 1, "accelerator")
     return {
         "n_layers": config.n_layers, "d_model": config.d_model, "n_heads": config.n_heads,
         "n_kv_heads": config.n_kv_heads, "d_ff": config.d_ff, "vocab_size": config.vocab_size,
@@ -63,7 +76,12 @@ def budget(name: str) -> dict[str, Any]:
         "optimizer_gb": memory.optimizer / 1e9, "cast_weights_gb": memory.cast_weights / 1e9,
         "activations_gb": memory.activations / 1e9, "logits_gb": memory.logits / 1e9,
         "state_gb": (memory.weights + memory.gradients + memory.optimizer) / 1e9, "total_gb": memory.total / 1e9,
-        "bf16_gb": 2 * n_parameters / 1e9,
+        "bf16_gb": 2 * n_parameters / 1e9, "recomputed_activations_gb": again.activations / 1e9,
+        "each_of_eight_gb": (memory.weights + memory.gradients + memory.optimizer) / 8e9
+        + (again.activations + again.logits) / 1e9,
+        "tokens_per_second": H100_FLOPS_PER_SECOND * UTILISATION / per_token.total,
+        "steps": tokens / BATCH_TOKENS, "dollars": seconds / 3600 * DOLLARS_PER_H100_HOUR,
+        "loss_by_law": chinchilla_loss(n_parameters, tokens),
     }  # fmt: skip
 
 
@@ -132,3 +150,27 @@ def cache_bytes() -> dict[str, Any]:
     multi_head = 2 * config.n_layers * config.n_heads * config.head_dim * 2
     return {"bytes_per_token": per_token, "row_gb": per_token * config.max_seq_len / 1e9,
             "multi_head_row_gb": multi_head * config.max_seq_len / 1e9, "head_dim": config.head_dim}  # fmt: skip
+
+
+def power_law() -> dict[str, Any]:
+    """An exponent from the losses of two sizes, and the loss of a third that it predicts; data without end."""
+    sizes = [10e6, 40e6, 160e6]
+    losses = [round(chinchilla_loss(n, float("inf")), 3) for n in sizes]
+    above = [loss - CHINCHILLA["floor"] for loss in losses]
+    exponent = math.log(above[0] / above[1]) / math.log(sizes[1] / sizes[0])
+    factor = (sizes[1] / sizes[2]) ** exponent
+    return {"millions": [n / 1e6 for n in sizes], "losses": losses, "above": above, "exponent": exponent,
+            "factor": factor, "predicted": CHINCHILLA["floor"] + above[1] * factor}  # fmt: skip
+
+
+def means() -> dict[str, Any]:
+    """What each kind of reader can do: operations, and by the fit the best size, its tokens and its loss."""
+    rows = {}
+    for name, (flops_per_second, utilisation, n_devices, days) in MEANS.items():
+        flops = flops_per_second * utilisation * n_devices * days * 86_400
+        n = math.sqrt(flops / 6 / TOKENS_PER_PARAMETER)
+        d = TOKENS_PER_PARAMETER * n
+        rows[name] = {"flops": flops, "power_of_ten": math.floor(math.log10(flops)),
+                      "leading": flops / 10 ** math.floor(math.log10(flops)), "parameters_millions": n / 1e6,
+                      "tokens_billions": d / 1e9, "loss": chinchilla_loss(n, d)}  # fmt: skip
+    return rows

@@ -32,4 +32,6 @@ def all_examples() -> dict[str, Any]:
         "cache": costs.cache_bytes(),
         "split": network.split_feed_forward(),
         "devices": costs.devices(),
+        "power_law": costs.power_law(),
+        "means": costs.means(),
     }
