@@ -20,7 +20,7 @@ from hornbook.book.formulas import FORMULAS
 from hornbook.book.listings import SOURCE, take_all
 from hornbook.book.model_figures import model_drawings
 from hornbook.book.reference import REFERENCE_RUN
-from hornbook.book.results import blocks, headline_rows, to_markdown
+from hornbook.book.results import blocks, headline_rows, score_rows, to_markdown
 from hornbook.book.run_facts import Run, read_run
 from hornbook.book.worked.examples import all_examples
 from hornbook.errors import UserError
@@ -74,6 +74,7 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
         "code": sorted(path.relative_to(source).as_posix() for path in source.rglob("*.py")),
         "figures": {name: {"alt": drawing.alt} for name, drawing in drawn.items()},
         "results": blocks(run, drawn),
+        "plan_score": score_rows(run.facts["pretrain"]) if run.get("pretrain.plan_score") else [],
     }
     (folder / "data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     (folder / "figures").mkdir()

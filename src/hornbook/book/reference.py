@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hornbook.book.run_facts import PICTURES
+from hornbook.book.run_facts import EXPECTED, PICTURES
 from hornbook.run_directory import atomic_write, open_run, read_json, write_json
 
 REFERENCE_RUN = Path(__file__).parent / "reference_run"
@@ -31,7 +31,7 @@ def record_run(run_path: Path, to: Path) -> None:
         if path.suffix == ".jsonl":
             # Without a time in its header, so that the same run gives the same bytes.
             atomic_write(target.with_name(f"{path.name}.gz"), gzip.compress(path.read_bytes(), mtime=0))
-        elif path.parent.name == "pretrain" and path.name != "stage.json":
+        elif path.name == EXPECTED or (path.parent.name == "pretrain" and path.name != "stage.json"):
             atomic_write(target, json.dumps(read_json(path), ensure_ascii=False, separators=(",", ":")) + "\n")
         elif path.parent.name == "evaluation" and path.name not in ("stage.json", "samples.json"):
             answers = read_json(path)
@@ -44,7 +44,7 @@ def _small_files(folder: Path) -> Iterator[Path]:
     yield folder / "recipe.toml"
     yield folder / "summary.json"
     pictures = (f"pretrain/{name}.json" for name in PICTURES)
-    for pattern in ("*/stage.json", "*/report.json", "*/metrics.jsonl", "evaluation/*.json", *pictures):
+    for pattern in (EXPECTED, "*/stage.json", "*/report.json", "*/metrics.jsonl", "evaluation/*.json", *pictures):
         yield from sorted(path for path in folder.glob(pattern) if path.name != "started.json")
 
 

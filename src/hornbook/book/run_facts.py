@@ -14,6 +14,9 @@ from hornbook.run_directory import RunDirectory, open_run, read_json
 
 Record = dict[str, Any]
 
+EXPECTED = "expected.json"
+"""What the recipe's reference says of the curves of each stage, where the run was made with one."""
+
 _METRICS = "metrics.jsonl"
 _STAGES_IN_ORDER = (
     "corpus", "tokenizer", "tokens", "pretrain", "finetune", "classify", "preference", "reinforce",
@@ -28,8 +31,8 @@ PICTURES = ("attention", "embeddings", "tokens", "memory", "samples")
 class Run:
     """A run as the book sees it.
 
-    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, transcripts, pictures
-    and what is derived from all of these. metrics: training stage → a record for each step.
+    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, expected, transcripts,
+    pictures and what is derived from all of these. metrics: training stage → a record for each step.
     """
 
     facts: dict[str, Any]
@@ -78,6 +81,8 @@ def read_run(path: Path) -> Run:
         report = run.path / name / "report.json"
         if report.is_file():
             facts[f"{name}_report"] = read_json(report)
+    if (run.path / EXPECTED).is_file():
+        facts["expected"] = read_json(run.path / EXPECTED)
     facts["transcripts"] = _transcripts(run)
     facts["pictures"] = {
         name: read_json(found) for name in PICTURES if (found := run.path / "pretrain" / f"{name}.json").is_file()
