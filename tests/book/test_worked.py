@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hornbook.book.worked import costs, network, text, training
+from hornbook.book.worked import answers, costs, network, text, training
 from hornbook.model.attention import causal_mask, reference_attention
 from hornbook.model.config import config_from_recipe
 from hornbook.model.normalization import LayerNorm, RMSNorm
@@ -135,3 +135,82 @@ def test_the_packed_row_is_the_batchs():
     batch = fill(plan_rows(np.array([4, 3]), 8), documents, 8, pad_id=0)
     for name, values in example.items():
         assert getattr(batch, name)[0].tolist() == values
+
+
+def test_advantages_are_the_objectives():
+    from hornbook.objectives import policy
+
+    example = answers.group_advantages()
+    rewards = torch.tensor(example["rewards"], dtype=torch.float64)
+    computed = policy.group_advantages(rewards, len(rewards))
+    assert computed.numpy() == pytest.approx(np.array(example["advantages"]), abs=1e-12)
+    assert policy._ADVANTAGE_EPSILON == answers.ADVANTAGE_EPSILON
+
+
+def test_the_pair_has_the_objectives_loss(monkeypatch):
+    from hornbook.objectives import preference
+
+    example = answers.dpo()
+    labels = torch.tensor([[1], [1]])
+    batch = preference.PairBatch(
+        input_ids=labels, labels=labels, position_ids=labels, document_ids=labels,
+        reference_log_probabilities=torch.tensor(
+            [[example["reference_chosen"]], [example["reference_rejected"]]], dtype=torch.float64
+        ),
+    )  # fmt: skip
+    given = torch.tensor([[example["chosen"]], [example["rejected"]]], dtype=torch.float64)
+    monkeypatch.setattr(preference, "token_log_probabilities", lambda model, batch: given)
+    loss, sums = preference.DirectPreference(example["beta"]).loss_sum(None, batch)
+    assert loss.item() == pytest.approx(example["loss"], abs=1e-12)
+    assert sums["margin"].item() == pytest.approx(example["margin"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [("plain", {}), ("cool", {"temperature": 0.7}), ("top_two", {"top_k": 2}), ("nucleus", {"top_p": 0.9})],
+)
+def test_sampling_draws_with_the_probabilities_of_the_table(row, options):
+    from hornbook.inference.sampling import Sampling
+
+    example = answers.sampling()
+    # One number in the middle of each hundredth of the line: what falls to a token is its probability.
+    uniform = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    scores = torch.tensor(example["scores"]).expand(len(uniform), -1)
+    chosen = Sampling(**({"temperature": 1.0} | options)).choose(scores, uniform)
+    shares = torch.bincount(chosen, minlength=5) / len(uniform)
+    assert shares.numpy() == pytest.approx(np.array(example[row]), abs=2e-4)
+
+
+def test_an_adapter_has_as_many_numbers_as_the_models():
+    from hornbook.model.lora import LoraLinear
+
+    example = answers.lora()
+    with torch.device("meta"):
+        layer = LoraLinear(nn.Linear(example["d_in"], example["d_out"], bias=False), example["rank"], 16.0)
+    assert sum(p.numel() for name, p in layer.named_parameters() if "lora" in name) == example["low"]
+    assert layer.weight.numel() == example["full"]
+
+
+def test_two_devices_give_the_whole_feed_forward():
+    example = network.split_feed_forward()
+    x, up, down = (torch.tensor(example[name], dtype=torch.float64) for name in ("x", "up", "down"))
+    assert (down @ torch.relu(up @ x)).tolist() == example["result"]
+    assert [a + b for a, b in zip(example["part_1"], example["part_2"], strict=True)] == example["result"]
+
+
+def test_standard_errors_are_the_evaluations():
+    from hornbook.evaluation.scores import standard_error
+
+    example = answers.standard_error()
+    for n, error in example["of"].items():
+        n_right = round(example["p"] * int(n))
+        answered = [True] * n_right + [False] * (int(n) - n_right)
+        assert standard_error(answered) == pytest.approx(error, abs=1e-12)
+
+
+def test_the_cache_is_as_large_as_the_engines():
+    from hornbook.inference.cache import RowCache
+
+    example, config = costs.cache_bytes(), costs.shape("8B")
+    cache = RowCache(config, 1, 15, torch.bfloat16, torch.device("meta"))  # 16 columns: one takes what padding writes
+    assert sum(block.nbytes for block in (*cache.keys, *cache.values)) == 16 * example["bytes_per_token"]
