@@ -16,6 +16,11 @@ from hornbook.run_directory import atomic_write, open_run, read_json, write_json
 REFERENCE_RUN = Path(__file__).parent / "reference_run"
 
 _TRANSCRIPTS_KEPT = 6
+_METRICS_KEPT = (
+    "step", "tokens", "loss_nats", "grad_norm", "lr", "seconds", "tokens_per_second", "micro_batch_size", "reward",
+    "evaluation",
+)  # fmt: skip
+"""What the book draws of each step. The rest would make the recording several times as large."""
 
 
 def record_run(run_path: Path, to: Path) -> None:
@@ -30,7 +35,8 @@ def record_run(run_path: Path, to: Path) -> None:
         target = to / path.relative_to(run.path)
         if path.suffix == ".jsonl":
             # Without a time in its header, so that the same run gives the same bytes.
-            atomic_write(target.with_name(f"{path.name}.gz"), gzip.compress(path.read_bytes(), mtime=0))
+            kept = "".join(_kept(line) for line in path.read_text(encoding="utf-8").splitlines())
+            atomic_write(target.with_name(f"{path.name}.gz"), gzip.compress(kept.encode(), mtime=0))
         elif path.name == EXPECTED or (path.parent.name == "pretrain" and path.name != "stage.json"):
             atomic_write(target, json.dumps(read_json(path), ensure_ascii=False, separators=(",", ":")) + "\n")
         elif path.parent.name == "evaluation" and path.name not in ("stage.json", "samples.json"):
@@ -38,6 +44,11 @@ def record_run(run_path: Path, to: Path) -> None:
             write_json(target, answers | {"transcripts": answers["transcripts"][:_TRANSCRIPTS_KEPT]})
         else:
             atomic_write(target, path.read_bytes())
+
+
+def _kept(line: str) -> str:
+    record = json.loads(line)
+    return json.dumps({name: record[name] for name in _METRICS_KEPT if name in record}) + "\n"
 
 
 def _small_files(folder: Path) -> Iterator[Path]:
