@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has Python 3.11, make and git:
-#   make quickstart    set up, then train a small model from scratch and talk to it (minutes, no network after set-up)
+#   make quickstart    set up, then train a small model from scratch and set its book (minutes, no network after set-up)
 #   make test          set up, then run the tests
 # and `make book` typesets the book of the run, docs/hornbook.pdf.
 # PYTHON chooses the interpreter that makes the environment: make test PYTHON=python3.12
@@ -13,6 +13,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hornbook run recipes/quickstart.toml
+	@echo "The book of this run, how all of it works and what came of it:"
+	@$(BIN)/hornbook book runs/quickstart -o runs/quickstart/book.pdf
 
 # The book of the quickstart's run, or of the recorded one where it has not run.
 book: $(VENV)/.installed

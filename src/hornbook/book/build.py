@@ -18,10 +18,11 @@ from hornbook import __version__
 from hornbook.book.figures import draw_all, run_drawings
 from hornbook.book.formulas import FORMULAS
 from hornbook.book.listings import SOURCE, take_all
+from hornbook.book.model_figures import model_drawings
 from hornbook.book.reference import REFERENCE_RUN
-from hornbook.book.results import blocks, headline_rows, to_markdown
+from hornbook.book.results import blocks, headline_rows, score_rows, to_markdown
 from hornbook.book.run_facts import Run, read_run
-from hornbook.book.worked import all_examples
+from hornbook.book.worked.examples import all_examples
 from hornbook.errors import UserError
 from hornbook.model.config import config_from_recipe
 from hornbook.planning.flops import flops_per_token, parameters_by_part
@@ -62,15 +63,18 @@ def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SO
     shutil.copytree(TYPST_FILES, folder, dirs_exist_ok=True)
     chapters = sorted((folder / "chapters").glob("*.typ"))
     listings = take_all(chapters, source)
-    drawn = draw_all(run, run_drawings(run) if only_results else run_drawings(run) | FORMULAS)
+    drawings = run_drawings(run) | model_drawings(run)
+    drawn = draw_all(run, drawings if only_results else drawings | FORMULAS)
     data: dict[str, Any] = {
         "version": __version__,
         "run": run.facts,
         "headline": headline_rows(run),
         "worked": all_examples(),
         "listings": {name: asdict(listing) for name, listing in listings.items()},
+        "code": sorted(path.relative_to(source).as_posix() for path in source.rglob("*.py")),
         "figures": {name: {"alt": drawing.alt} for name, drawing in drawn.items()},
         "results": blocks(run, drawn),
+        "plan_score": score_rows(run.facts["pretrain"]) if run.get("pretrain.plan_score") else [],
     }
     (folder / "data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     (folder / "figures").mkdir()
@@ -126,7 +130,13 @@ def _planned(run: Run, path: Path) -> Run:
     config = config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
     section = recipe.pretrain
     parts = parameters_by_part(config)
-    predicted = training_memory(config, section, most_rows_at_once(config, section), "cpu")
+    rows, on_cpu = most_rows_at_once(config, section), True
+    counted = run.get("pictures.memory")
+    if counted is not None:
+        # Predicted for what was counted: the same rows, the same type, the same kind of device.
+        section = section.model_copy(update={"precision": counted["precision"]})
+        rows, on_cpu = counted["rows"], counted["device"] == "cpu"
+    predicted = training_memory(config, section, rows, "cpu" if on_cpu else "accelerator")
     memory = {name: n_bytes / 1e6 for name, n_bytes in asdict(predicted).items()}
     run.facts["plan"] = {
         "parameters": parts,
@@ -134,13 +144,15 @@ def _planned(run: Run, path: Path) -> Run:
         "megaflops_per_token": flops_per_token(config, section.row_tokens or config.max_seq_len).total / 1e6,
         "memory_megabytes": memory,
         "total_memory_megabytes": sum(memory.values()),
+        "memory_rows": rows,
+        "memory_precision": "float32" if section.precision == "float32" else "bfloat16",
         "shape": {name: value for name, value in asdict(config).items() if isinstance(value, int | float | str)},
     }
     return run
 
 
 def _write_markdown(run: Run, output: Path) -> None:
-    drawn = draw_all(run, run_drawings(run))
+    drawn = draw_all(run, run_drawings(run) | model_drawings(run))
     found = blocks(run, drawn)
     folder = output.with_name(f"{output.stem}-figures")
     for block in found:

@@ -27,6 +27,8 @@ _STYLE: Any = {
     "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "legend.frameon": False,
     "svg.hashsalt": "hornbook", "svg.fonttype": "path", "hatch.linewidth": 0.5, "lines.linewidth": 1.4,
 }  # fmt: skip
+# The figure that a stage is followed by, where that is not its loss (hornbook.planning.expected).
+_WATCHED = {"reinforce": "reward"}
 _WIDTH_INCHES = 6.0
 _SMOOTHED_FRACTION = 0.02
 _MOST_POINTS = 1500
@@ -69,6 +71,7 @@ def run_drawings(run: Run) -> dict[str, Draw]:
     drawings: dict[str, Draw] = {}
     for stage in run.metrics:
         drawings[f"loss-{stage}"] = lambda run, stage=stage: loss(run, stage)  # type: ignore[misc]
+        drawings[f"expected-{stage}"] = lambda run, stage=stage: expected(run, stage)  # type: ignore[misc]
         drawings[f"course-{stage}"] = lambda run, stage=stage: course(run, stage)  # type: ignore[misc]
         drawings[f"speed-{stage}"] = lambda run, stage=stage: speed(run, stage)  # type: ignore[misc]
     return drawings | {
@@ -76,7 +79,6 @@ def run_drawings(run: Run) -> dict[str, Draw]:
         "rules": rules,
         "words": words,
         "parameters": parameters,
-        "memory": memory,
         "scores": scores,
         "seconds": seconds,
         "compression": compression,
@@ -121,6 +123,33 @@ def loss(run: Run, stage: str) -> "tuple[Figure, str] | None":
         alt += f" Validation goes from {first:.3f} to {last:.3f} bits per byte."
     panels[-1].set(xlabel="step")
     return figure, alt
+
+
+def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
+    """The band that the recipe's reference expects, and the means of the same windows as they were measured."""
+    figure_name = _WATCHED.get(stage, "loss_nats")
+    band = run.get(f"expected.stages.{stage}.bands.{figure_name}")
+    if not band or "reference" not in (run.get(f"{stage}.verdict.expected_from") or ""):
+        return None
+    n_windows, total = len(band["mean"]), run.metrics[stage][-1]["tokens"]
+    measured: list[list[float]] = [[] for _ in range(n_windows)]
+    for record in run.metrics[stage]:
+        if record.get(figure_name) is not None:
+            place = min(n_windows - 1, math.ceil(record["tokens"] * n_windows / total) - 1)
+            measured[place].append(record[figure_name])
+    middles = [total * (number + 0.5) / n_windows / 1e6 for number in range(n_windows)]
+    means = [sum(values) / len(values) if values else math.nan for values in measured]
+    figure, (panel,) = canvas(1, 2.4)
+    panel.fill_between(middles, band["low"], band["high"], color="#cccccc", label="expected: the band")
+    panel.plot(middles, band["mean"], "--", color=GREY, label="expected: the mean")
+    panel.plot(middles, means, color=BLUE, marker="o", markersize=3, label="measured")
+    panel.set(xlabel="million tokens", ylabel="reward" if figure_name == "reward" else "loss (nats per token)")
+    panel.legend()
+    inside = sum(low <= mean <= high for low, mean, high in zip(band["low"], means, band["high"], strict=True))
+    return figure, (
+        f"Expected and measured {panel.get_ylabel()} of {stage}: {inside} of {n_windows} windows lie in the band. The "
+        f"last is {means[-1]:.3f}, where {band['mean'][-1]:.3f} was expected."
+    )
 
 
 def course(run: Run, stage: str) -> "tuple[Figure, str] | None":
@@ -226,15 +255,6 @@ def parameters(run: Run) -> "tuple[Figure, str] | None":
     """Where the model's parameters are, by the plan."""
     parts = run.get("plan.parameters")
     return None if not parts else _one_bar(parts, "parameters", "Parameters of the model by part", lambda n: f"{n:,}")
-
-
-def memory(run: Run) -> "tuple[Figure, str] | None":
-    """The predicted memory at the peak of pretraining, by part."""
-    parts = run.get("plan.memory_megabytes")
-    if not parts:
-        return None
-    xlabel = "megabytes at the peak of a step, predicted"
-    return _one_bar(parts, xlabel, "Predicted memory by part", lambda n: f"{n:.1f}")
 
 
 def _one_bar(parts: dict[str, float], xlabel: str, title: str, show: Callable[[float], str]) -> "tuple[Figure, str]":

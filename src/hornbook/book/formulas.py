@@ -7,7 +7,8 @@ import numpy as np
 
 from hornbook.book.figures import Draw, lines
 from hornbook.book.run_facts import Run
-from hornbook.book.worked import best_size, chinchilla_loss, gelu, silu, softmax
+from hornbook.book.worked.costs import best_size, chinchilla_loss
+from hornbook.book.worked.network import gelu, silu, softmax
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -164,19 +164,35 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
     if facts.get("tokens_per_second"):
         rows.append(["tokens per second, median", f"{facts['tokens_per_second']:,.0f}"])
     rows.append(["minutes", f"{facts['training_seconds'] / 60:.1f}"])
-    verdict = facts.get("verdict")
-    if isinstance(verdict, str):
-        rows.append(["verdict", verdict])
-    elif isinstance(verdict, dict):
-        rows += [[f"verdict: {name.replace('_', ' ')}", _plain(value)] for name, value in verdict.items()]
     yield table(f"{_STAGE_TITLES.get(stage, stage.capitalize())} in figures.", ["figure", "measured"], rows)
+    verdict = facts.get("verdict")
+    if verdict:
+        yield paragraph(verdict["sentence"])
+        yield figure(f"expected-{stage}", f"Expected and measured: {stage}.")
+        if verdict["causes"]:
+            causes = [[one["name"], one["because"], one["check"]] for one in verdict["causes"]]
+            yield table(f"What may be wrong with {stage}, the likeliest first.", ["cause", "because", "check"], causes)
+    else:
+        yield paragraph("This stage was run without an expected curve, so there is no verdict on it.")
     yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training, and validation.")
     yield figure(f"course-{stage}", f"Learning rate and gradient norm of {stage}.")
+    if facts.get("plan_score"):
+        yield table(f"The plan of {stage}, scored.", ["figure", "predicted", "measured", "off by"], score_rows(facts))
     if derived.get("validations"):
         yield table(
             f"Validation during {stage}.", ["step", "bits per byte"],
             [[f"{one['step']:,}", f"{one['bits_per_byte']:.4f}"] for one in derived["validations"]],
         )  # fmt: skip
+
+
+def score_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """What the plan of a stage predicted, what was measured, and the difference in percent."""
+    rows = []
+    for name, row in facts["plan_score"].items():
+        shown = ["" if row[key] is None else f"{row[key]:,.4g}" for key in ("predicted", "measured")]
+        off_by = "" if row["off_by"] is None else f"{100 * row['off_by']:+.1f}%"
+        rows.append([name.replace("_", " "), *shown, off_by])
+    return rows
 
 
 def _scores(run: Run) -> Iterator[Block]:

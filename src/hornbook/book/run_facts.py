@@ -14,20 +14,25 @@ from hornbook.run_directory import RunDirectory, open_run, read_json
 
 Record = dict[str, Any]
 
+EXPECTED = "expected.json"
+"""What the recipe's reference says of the curves of each stage, where the run was made with one."""
+
 _METRICS = "metrics.jsonl"
 _STAGES_IN_ORDER = (
     "corpus", "tokenizer", "tokens", "pretrain", "finetune", "classify", "preference", "reinforce",
     "evaluation", "export",
 )  # fmt: skip
 _LAST_STEPS = 50
+PICTURES = ("attention", "embeddings", "tokens", "memory", "samples")
+"""What pretraining leaves of its model beside the figures of `stage.json`; runs from before that have none of it."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as the book sees it.
 
-    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, transcripts and what
-    is derived from all of these. metrics: training stage → a record for each step.
+    facts: stage → facts, and beside them name, recipe, seconds, corpus_report, tokenizer_report, expected, transcripts,
+    pictures and what is derived from all of these. metrics: training stage → a record for each step.
     """
 
     facts: dict[str, Any]
@@ -76,7 +81,12 @@ def read_run(path: Path) -> Run:
         report = run.path / name / "report.json"
         if report.is_file():
             facts[f"{name}_report"] = read_json(report)
+    if (run.path / EXPECTED).is_file():
+        facts["expected"] = read_json(run.path / EXPECTED)
     facts["transcripts"] = _transcripts(run)
+    facts["pictures"] = {
+        name: read_json(found) for name in PICTURES if (found := run.path / "pretrain" / f"{name}.json").is_file()
+    }
     facts["derived"] = _derived(facts, metrics)
     return Run(facts, metrics)
 

@@ -7,13 +7,17 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.stages.context import StageContext
+from hornbook.stages.pictures import leave_pictures, sample_evaluators
 from hornbook.stages.start import start_from
 from hornbook.stages.training import train_stage
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train from scratch, or on from `init_from`; see `train_stage` for what is written and returned."""
+    """Train from scratch, or on from `init_from`; see `train_stage` for what is written and returned.
+
+    Beside that, what the book draws of the model: see `leave_pictures` and `sample_evaluators`.
+    """
     section = context.recipe.pretrain
     if section is None:
         raise ValueError("this recipe has no pretrain section, so its pipeline has no such stage")
@@ -25,12 +29,16 @@ def run(context: StageContext) -> dict[str, Any]:
     else:
         model = start_from(context, section.init_from, tokenizer, section.row_tokens)
     corpus = context.run.stage("corpus").record() or {"facts": {}}
-    return train_stage(
+    validation = ShardedDocuments(sorted(tokens.glob("validation-*.bin")))
+    facts = train_stage(
         context,
         section,
         model,
         tokenizer,
         training=ShardedDocuments(sorted(tokens.glob("train-*.bin"))),
-        validation=ShardedDocuments(sorted(tokens.glob("validation-*.bin"))),
+        validation=validation,
         floor_bits_per_byte=corpus["facts"].get("generator_bits_per_byte"),
+        more_evaluators=sample_evaluators(context.stage.path, tokenizer, context.recipe),
     )
+    leave_pictures(context.stage.path, model, tokenizer, validation, section, facts["micro_batch_size"])
+    return facts
