@@ -19,7 +19,7 @@ from hornbook.objectives.next_token import NextToken
 from hornbook.planning.flops import flops_per_token
 from hornbook.planning.hardware import Kind
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
-from hornbook.planning.tables import size
+from hornbook.planning.units import size
 from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
