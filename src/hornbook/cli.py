@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from hornbook.recipe import Recipe
 
 Options = TypeVar("Options")
-RecipeOptions = TypeVar("RecipeOptions", "RunOptions", "PlanOptions", "CheckOptions", "ReferenceOptions", "ScaleOptions")
+RecipeOptions = TypeVar(
+    "RecipeOptions", "RunOptions", "PlanOptions", "CheckOptions", "ReferenceOptions", "ScaleOptions"
+)
 
 
 @dataclasses.dataclass(frozen=True)

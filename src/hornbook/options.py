@@ -68,9 +68,7 @@ class PlanOptions:
             help_behavior_hint="(default: measured on this machine, 0.4 elsewhere)",
         ),
     ] = None
-    price: Annotated[
-        float | None, arg(metavar="DOLLARS", help="An hour of one device.", help_behavior_hint="")
-    ] = None
+    price: Annotated[float | None, arg(metavar="DOLLARS", help="An hour of one device.", help_behavior_hint="")] = None
     budget: Annotated[
         float | None, arg(metavar="DOLLARS", help="What size of model they are best spent on.", help_behavior_hint="")
     ] = None

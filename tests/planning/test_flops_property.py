@@ -51,9 +51,9 @@ def _counted(config: ModelConfig, n_rows: int, row_tokens: int, recompute: str) 
     ids = torch.zeros(n_rows, row_tokens, dtype=torch.int64)
     batch = Batch(input_ids=ids, labels=ids, position_ids=ids, document_ids=ids)
     # A fused kernel holds the same products, but torch counts those of the formula.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        with recomputed(model.model.layers, recompute):
-            NextToken().loss_sum(model, batch)[0].backward()
+    again = recomputed(model.model.layers, recompute)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, again:
+        NextToken().loss_sum(model, batch)[0].backward()
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
 
 

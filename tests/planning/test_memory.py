@@ -126,7 +126,8 @@ def test_every_cut_takes_its_share_of_the_state() -> None:
     deep = training_memory(config, section, 2, "accelerator", Layout(pipeline=4))
     assert whole.weights / 4 < deep.weights < whole.weights / 2  # a quarter of the layers, and one of the ends
     copies = training_memory(config, section, 2, "accelerator", Layout(replicate=4))
-    assert copies.weights == whole.weights and copies.communication > 0
+    assert copies.weights == whole.weights
+    assert copies.communication > 0
 
 
 def test_a_served_model_needs_its_weights_and_a_cache_for_each_answer() -> None:

@@ -57,7 +57,7 @@ def draw_memory(plan: "Plan", path: Path) -> None:
                 left += width
             peak = memory.total / divisor
             axis.plot([peak, peak], [place - 0.45, place + 0.45], color="black", linewidth=2)
-            axis.annotate(f"peak {peak:,.1f}", (peak, place + 0.45), ha="right", fontsize=8)
+            axis.annotate(f"peak {peak:,.1f}", (peak, place - 0.47), ha="center", va="bottom", fontsize=8)
             sentences.append(f"{name} has its peak at {peak:,.1f} {unit}.")
         if device.memory_bytes is not None:
             if device.memory_bytes / divisor < 4 * largest / divisor:

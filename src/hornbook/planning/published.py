@@ -1,8 +1,8 @@
 """Trainings that others have published, to hold the plan against: what it says of them, and what they say themselves.
 
 `hornbook plan --published` prints the table. Every figure is in the source named beside it. A utilisation is
-"published" where the source gives it for this very run, "of a sibling" where it is borrowed from a run of the same makers, and
-"implied" where the hours themselves are all there is: then there is nothing to predict, and the table says so.
+"published" where the source gives it for this very run, and "of a sibling" where it is borrowed from a run of the same
+makers. It is "implied" where the hours are all there is: then there is nothing to predict, and the table says so.
 """
 
 from dataclasses import dataclass

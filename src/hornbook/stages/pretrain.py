@@ -32,5 +32,6 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer,
         training=ShardedDocuments(sorted(tokens.glob("train-*.bin"))),
         validation=ShardedDocuments(sorted(tokens.glob("validation-*.bin"))),
+        is_new=section.init_from is None,
         floor_bits_per_byte=corpus["facts"].get("generator_bits_per_byte"),
     )
