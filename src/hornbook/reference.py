@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from hornbook.errors import UserError
-from hornbook.pipeline import Selection, run_pipeline
+from hornbook.many_runs import make_data, run_on, seeded
 from hornbook.planning.expected import REFERENCE_FILE, record_of, write_reference
 from hornbook.recipe import Recipe
 from hornbook.run_directory import RunDirectory, read_json
@@ -32,16 +32,14 @@ class Options(Protocol):
 def record_reference(options: Options, recipe: Recipe, console: Console) -> None:
     """Run the trainings of a recipe with each seed, and write the reference beside the recipe.
 
-    Runs that are there already go on. The first seed's corpus, tokenizer and tokens depend on the recipe alone, so
-    every run makes the same ones. Raises UserError for fewer than two seeds, which say nothing of how far runs differ.
+    Runs that are there already go on. The data does not depend on the seed, and is made once. Raises UserError for fewer
+    than two seeds, which say nothing of how far runs differ.
     """
     if options.seeds < _LEAST_SEEDS:
         raise UserError(f"seeds: must be at least {_LEAST_SEEDS}, for a band needs runs that differ; three are better.")
     last = list(recipe.training_sections)[-1]
-    runs = {}
-    for seed in range(recipe.seed, recipe.seed + options.seeds):
-        seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}"})
-        runs[seed] = run_pipeline(seeded, options.runs, Selection(until=last), console)
+    data = make_data(recipe, options.runs, console)
+    runs = {seed: run_on(data, one, options.runs, last, console) for seed, one in seeded(recipe, options.seeds)}
     path = options.recipe.with_suffix(f".{REFERENCE_FILE}")
     write_reference(path, reference_of(recipe, runs))
     console.print(f"recorded the curves of {options.seeds} seeds: {path}", highlight=False, soft_wrap=True)

@@ -204,10 +204,10 @@ def _learning_rate(evidence: Evidence) -> Iterator[Cause]:
                     "Compare warmup_fraction with the reference's.", 60)  # fmt: skip
     for name, ratio in (("learning rate", planned or early), ("steps", moved)):
         if ratio is not None and not 1 / _TIMES_TOO_LARGE < ratio < _TIMES_TOO_LARGE:
-            what = "too high" if ratio > 1 else "too low"
+            what, verb = "too high" if ratio > 1 else "too low", "is" if name == "learning rate" else "are"
             yield Cause(
                 f"learning rate {what}",
-                f"in size, this run's {name} {'is' if name == 'learning rate' else 'are'} {ratio:.2g} times the reference's.",
+                f"in size, this run's {name} {verb} {ratio:.2g} times the reference's.",
                 "Compare lr and muon_lr with the reference's; `hornbook check` tells at which rate the loss blows up.",
                 84 if name == "learning rate" else 75,
             )

@@ -55,6 +55,7 @@ class Trained:
     verdict: Verdict
     score: dict[str, dict[str, float | None]]
     mfu: float | None
+    data: Mapping[str, float]
 
     def facts(self) -> dict[str, Any]:
         """For `stage.json` and `summary.json`."""
@@ -135,7 +136,9 @@ def train(
         context.console.print(text, markup=False, highlight=False, soft_wrap=True)
     context.console.print(score_table(name, scored))
     speed = result.tokens_per_second
-    return Trained(result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed))
+    return Trained(
+        result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed), data or {}
+    )
 
 
 def read_beginning(folder: Path) -> Beginning:
