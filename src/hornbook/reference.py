@@ -32,8 +32,8 @@ class Options(Protocol):
 def record_reference(options: Options, recipe: Recipe, console: Console) -> None:
     """Run the trainings of a recipe with each seed, and write the reference beside the recipe.
 
-    Runs that are there already go on. The data does not depend on the seed, and is made once. Raises UserError for fewer
-    than two seeds, which say nothing of how far runs differ.
+    Runs that are there already go on. The data does not depend on the seed, and is made once. Raises UserError for
+    fewer than two seeds, which say nothing of how far runs differ.
     """
     if options.seeds < _LEAST_SEEDS:
         raise UserError(f"seeds: must be at least {_LEAST_SEEDS}, for a band needs runs that differ; three are better.")

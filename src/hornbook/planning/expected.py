@@ -14,7 +14,7 @@ Curves are in tokens, never in seconds, and so hold on every machine.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: 
     return _from_law(beginning, law)
 
 
-def record_of(runs: Mapping[int, list[Record]], beginning: Beginning, data: Mapping[str, float]) -> dict[str, Any]:
+def record_of(runs: Mapping[int, Sequence[Record]], beginning: Beginning, data: Mapping[str, float]) -> dict[str, Any]:
     """A stage's part of a reference: the bands of all figures over the runs of several seeds."""
     bands = {}
     for figure, tolerance in TOLERANCES.items():

@@ -10,7 +10,7 @@ torch is imported where a fit is made.
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -57,10 +57,9 @@ def fit_law(points: Sequence[Point], beginnings: Sequence[Law] | None = None) ->
         torch.tensor([math.log(value) for value in values], dtype=torch.float64)
         for values in zip(*((point.parameters, point.tokens, point.loss) for point in points), strict=True)
     )
-    lowest = min(point.loss for point in points)
     found = [
         _descend(torch.tensor(_as_logs(law), dtype=torch.float64), log_n, log_d, log_loss)
-        for law in beginnings or list(_grid(lowest))
+        for law in beginnings or _grid(points)
     ]
     return _as_law(min(found, key=lambda end: end[0])[1])
 
@@ -108,13 +107,16 @@ def best_of_valleys(points: Sequence[Point]) -> list[tuple[float, float, float]]
     return found
 
 
-def _grid(lowest: float) -> "itertools.chain[Law]":
-    return itertools.chain(
-        Law(share * lowest, a, b, alpha, beta)
-        for share, a, b, alpha, beta in itertools.product(
-            (0.3, 0.8), (10.0, 400.0), (10.0, 400.0), (0.3, 0.6), (0.3, 0.6)
-        )
+def _grid(points: Sequence[Point]) -> Iterator[Law]:
+    """Beginnings in which both terms are of the size that the losses leave to them, at the middle of the runs."""
+    lowest = min(point.loss for point in points)
+    n, d = (
+        math.exp(sum(math.log(value) for value in values) / len(points))
+        for values in zip(*((point.parameters, point.tokens) for point in points), strict=True)
     )
+    for share, alpha, beta in itertools.product((0.3, 0.8), (0.25, 0.6), (0.25, 0.6)):
+        left = (1 - share) * lowest / 2
+        yield Law(share * lowest, left * n**alpha, left * d**beta, alpha, beta)
 
 
 def _descend(
