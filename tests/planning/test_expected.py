@@ -120,7 +120,7 @@ def test_missing_data_is_told_whatever_the_loss_does() -> None:
 
 
 def test_a_watch_warns_once_and_while_it_runs() -> None:
-    watch = Watch(expectation(_beginning(), _reference(), None), {"tokens": 1000.0}, VOCAB_SIZE)
+    watch = Watch(expectation(_beginning(), _reference(), None), {"tokens": 1000.0})
     said = [
         (record["step"], line)
         for record in _records(9, next_label_fraction=lambda step, record: 0.1)

@@ -45,7 +45,6 @@ class Evidence:
     measured: Mapping[str, Sequence[Window]]
     outside: Mapping[str, float]
     data: Mapping[str, float]
-    vocab_size: int
 
     def mean(self, figure: str, since: int = 0) -> float | None:
         """The mean of a figure over the windows so far, from one on, measured."""

@@ -29,7 +29,7 @@ def predicted_figures(
     rows: int,
     peak_flops_per_second: float,
     total_steps: int,
-    loss: float,
+    loss: float | None,
 ) -> dict[str, float | None]:
     """The plan of one training, `rows` computed at once, on this machine of that measured peak rate.
 

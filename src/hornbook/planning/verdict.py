@@ -58,9 +58,7 @@ class Verdict:
         return asdict(self) | {"sentence": self.sentence}
 
 
-def judge(
-    records: Sequence[Record], expected: Expectation, data: Mapping[str, float] | None = None, vocab_size: int = 0
-) -> Verdict:
+def judge(records: Sequence[Record], expected: Expectation, data: Mapping[str, float] | None = None) -> Verdict:
     """Compare what was measured so far with what was expected.
 
     data: a census of the training data (hornbook.training.signs), for what metrics do not show.
@@ -77,7 +75,6 @@ def judge(
         measured=measured,
         outside={one.figure: one.off_by for one in outside},
         data=data or {},
-        vocab_size=vocab_size,
     )
     causes = likely_causes(evidence)
     told_by_data = [cause for cause in causes if cause.is_certain]
@@ -124,10 +121,8 @@ def _outside(
 class Watch:
     """Judges a training while it runs: called with each step's line, it returns what is newly to be warned of."""
 
-    def __init__(
-        self, expected: Expectation, data: Mapping[str, float], vocab_size: int, before: Sequence[Record] = ()
-    ) -> None:
-        self._expected, self._data, self._vocab_size = expected, data, vocab_size
+    def __init__(self, expected: Expectation, data: Mapping[str, float], before: Sequence[Record] = ()) -> None:
+        self._expected, self._data = expected, data
         self._records: list[Record] = list(before)
         self._judged = finished_windows(self._records, expected.total_tokens)
         self._told: set[str] = set()
@@ -140,7 +135,7 @@ class Watch:
         if n_windows == self._judged:
             return []
         self._judged = n_windows
-        verdict = judge(self._records, self._expected, self._data, self._vocab_size)
+        verdict = judge(self._records, self._expected, self._data)
         new = [one.figure for one in verdict.outside if one.figure not in self._told]
         if verdict.is_within or not new:
             return []

@@ -97,8 +97,9 @@ def train(
     write_json(folder / BEGINNING_FILE, {"beginning": asdict(beginning), "data": dict(data or {})})
     expected = expectation(beginning, read_reference(context.run.path), read_law(context.run.path))
     peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS)
-    predicted = predicted_figures(model, section, dtype, fit.rows, peak, total_steps, expected.curve.mean[-1])
-    watch = Watch(expected, data or {}, model.config.vocab_size, read_metrics(folder / "metrics.jsonl"))
+    loss = expected.curve.mean[-1] if expected.figure == "loss_nats" else None
+    predicted = predicted_figures(model, section, dtype, fit.rows, peak, total_steps, loss)
+    watch = Watch(expected, data or {}, read_metrics(folder / "metrics.jsonl"))
     yardstick = Yardstick(flops_per_token(model.config, row_tokens).model, peak, watch)
 
     def validate(model: Transformer) -> dict[str, float]:
@@ -127,8 +128,9 @@ def train(
     )
     result = trainer.train()
     records = read_metrics(folder / "metrics.jsonl")
-    verdict = judge(records, expected, data, model.config.vocab_size)
-    last = next((value for value in reversed(windows(records, expected.figure, expected.total_tokens)) if value), None)
+    verdict = judge(records, expected, data)
+    losses = [value for value in windows(records, "loss_nats", expected.total_tokens) if value is not None]
+    last = losses[-1] if losses else None
     scored = score(predicted, measured_figures(model, section, result, memory.peak_bytes(), last))
     context.console.print(verdict.sentence, markup=False, highlight=False, soft_wrap=True)
     for cause in verdict.causes[:3]:
