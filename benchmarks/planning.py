@@ -3,8 +3,8 @@
     python benchmarks/planning.py                    # published trainings; peak memory of sixteen trainings
     python benchmarks/planning.py --published        # the first alone, without torch
 
-On a CPU the peak is what torch's own tracker counts, with the growth of the process's resident memory beside it; on
-CUDA it is torch.cuda.max_memory_allocated.
+The peak is what torch's own tracker counts on this CPU, with the growth of the process's resident memory beside it. What
+a training takes on a GPU stands in the score of its plan (`hornbook show RUN`), as torch.cuda.max_memory_allocated.
 """
 
 import sys

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hornbook.evaluation.scores import score_table
-from hornbook.planning.score import score_table
+from hornbook.planning.score import plan_score_table
 from hornbook.run_directory import RunDirectory, open_run
 
 _MOST_FACTS_SHOWN = 6
@@ -50,7 +50,7 @@ def _print_verdict(stage: str, facts: dict[str, Any], console: Console) -> None:
             text = f"  perhaps {cause['name']}: {cause['because']} {cause['check']}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
     if score is not None:
-        console.print(score_table(stage, score))
+        console.print(plan_score_table(stage, score))
 
 
 def _stages_table(stage_names: Sequence[str], records: dict[str, dict[str, Any]]) -> Table:

@@ -32,7 +32,7 @@ def score(predicted: Mapping[str, float | None], measured: Mapping[str, float | 
     return rows
 
 
-def score_table(stage: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def plan_score_table(stage: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """The score as a table for a terminal."""
     table = Table("", title=f"The plan of {stage}, scored", title_justify="left")
     for column in ("predicted", "measured", "off by"):

@@ -24,7 +24,7 @@ from hornbook.planning.curves import windows
 from hornbook.planning.expected import Beginning, Expectation, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
 from hornbook.planning.prediction import PeakMemory, measured_figures, predicted_figures
-from hornbook.planning.score import score, score_table
+from hornbook.planning.score import plan_score_table, score
 from hornbook.planning.verdict import Verdict, Watch, judge
 from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import read_json, write_json
@@ -136,7 +136,7 @@ def train(
     for cause in verdict.causes[:3]:
         text = f"  perhaps {cause.name}: {cause.because} {cause.check}"
         context.console.print(text, markup=False, highlight=False, soft_wrap=True)
-    context.console.print(score_table(name, scored))
+    context.console.print(plan_score_table(name, scored))
     speed = result.tokens_per_second
     return Trained(
         result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed), data or {}
