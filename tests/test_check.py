@@ -12,7 +12,7 @@ from hornbook.check import _sampled, check_recipe
 from hornbook.cli import main
 from hornbook.errors import UserError
 from hornbook.recipe import load_recipe
-from hornbook.stages.training import Fit
+from hornbook.stages.fit import Fit
 from hornbook.training.preflight import Check
 
 WriteRecipe = Callable[..., Path]

@@ -54,6 +54,20 @@ def shown(run: RunDirectory) -> str:
     return console.file.getvalue()
 
 
+def test_a_verdict_its_causes_and_the_score_of_the_plan_are_shown(run: RunDirectory) -> None:
+    cause = {"name": "precision", "because": "in 3% of the steps nothing was finite.", "check": "Set float32."}
+    verdict = {"is_within": False, "sentence": "Not as expected since step 9 [loss].", "causes": [cause]}
+    rows = {"parameters": {"predicted": 1000, "measured": 1000, "off_by": 0.0},
+            "loss_nats": {"predicted": 3.0, "measured": 2.5, "off_by": 0.2}}  # fmt: skip
+    _finish(run, "pretrain", {"tokens": 5, "verdict": verdict, "plan_score": rows})
+
+    words = " ".join(shown(run).replace("│", " ").split())
+    assert "pretrain Not as expected since step 9 [loss]." in words
+    assert "perhaps precision: in 3% of the steps nothing was finite. Set float32." in words
+    assert "parameters 1,000 1,000 +0.0%" in words
+    assert "loss nats 3.000 2.500 +20.0%" in words
+
+
 def test_facts_are_written_for_people_and_a_missing_one_is_left_out(run: RunDirectory) -> None:
     words = " ".join(shown(run).replace("│", " ").split())
     assert "tokens per second 16,372 · parameters 1,234,567 · lr 2e-05 · is compiled yes · device cpu" in words

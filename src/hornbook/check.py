@@ -35,7 +35,7 @@ from hornbook.recipe_data import CorpusSection, StoryworldSection
 from hornbook.recipe_training import PretrainSection
 from hornbook.run_directory import RunDirectory
 from hornbook.runtime import derive_seed, pick_device, pick_dtype
-from hornbook.stages.training import fit_in_memory
+from hornbook.stages.fit import fit_in_memory
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.preflight import Check, Preflight
 

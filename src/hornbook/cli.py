@@ -16,11 +16,13 @@ from hornbook import __version__
 from hornbook.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from hornbook.options import CheckOptions, PlanOptions, RunOptions
+    from hornbook.options import CheckOptions, PlanOptions, ReferenceOptions, RunOptions, ScaleOptions
     from hornbook.recipe import Recipe
 
 Options = TypeVar("Options")
-RecipeOptions = TypeVar("RecipeOptions", "RunOptions", "PlanOptions", "CheckOptions")
+RecipeOptions = TypeVar(
+    "RecipeOptions", "RunOptions", "PlanOptions", "CheckOptions", "ReferenceOptions", "ScaleOptions"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _overview() -> str:
         "",
     ]
     for name, verb in VERBS.items():
-        lines += [f"  {name:<8}{verb.sentence}", f"  {'':<8}  hornbook {name} {verb.example}"]
+        lines += [f"  {name:<10}{verb.sentence}", f"  {'':<10}  hornbook {name} {verb.example}"]
     lines += [
         "",
         "`hornbook COMMAND --help` explains a command. `hornbook run RECIPE --help` also shows every field",
@@ -101,24 +103,49 @@ def _run(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from hornbook.pipeline import Selection, run_pipeline
+    from hornbook.planning.expected import bring_along
 
+    bring_along(options.recipe, options.runs / recipe.name)
     selection = Selection(only=options.only, start=options.start, until=options.until)
     run_pipeline(recipe, options.runs, selection, Console())
 
 
 def _plan(arguments: Sequence[str]) -> None:
+    from rich.console import Console
+
+    if "--published" in arguments and not any(argument.endswith(".toml") for argument in arguments):
+        from hornbook.planning.published import render_published
+
+        render_published(Console())
+        return
     from hornbook.options import PlanOptions
 
     options, recipe = _parse_with_recipe(PlanOptions, "plan", arguments)
+    from hornbook.planning.command import plan
+
+    plan(options, recipe, Console())
+
+
+def _scale(arguments: Sequence[str]) -> None:
+    from hornbook.options import ScaleOptions
+
+    options, recipe = _parse_with_recipe(ScaleOptions, "scale", arguments)
     from rich.console import Console
 
-    from hornbook.planning.plan import plan_recipe
+    from hornbook.scale import scale
 
-    plan = plan_recipe(recipe, flops_per_second=options.flops_per_second)
-    if options.json:
-        print(plan.to_json())
-    else:
-        plan.render(Console())
+    scale(options, recipe, Console(stderr=options.json))
+
+
+def _reference(arguments: Sequence[str]) -> None:
+    from hornbook.options import ReferenceOptions
+
+    options, recipe = _parse_with_recipe(ReferenceOptions, "reference", arguments)
+    from rich.console import Console
+
+    from hornbook.reference import record_reference
+
+    record_reference(options, recipe, Console())
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -258,6 +285,8 @@ def _book(arguments: Sequence[str]) -> None:
 VERBS = {
     "run": Verb("Train a model: do all stages of a recipe that are not done yet.", "recipes/quickstart.toml", _run),
     "plan": Verb("Say what a recipe will cost, before it runs.", "recipes/gpt2-124m.toml", _plan),
+    "scale": Verb("Fit a scaling law to small runs of a recipe.", "recipes/tinystories.toml --flops 1e13", _scale),
+    "reference": Verb("Record the curves that a recipe should have.", "recipes/quickstart.toml --seeds 3", _reference),
     "check": Verb("Check a training before it begins, in a minute.", "recipes/quickstart.toml", _check),
     "show": Verb("Show what a run has made: stages, scores, curves.", "runs/quickstart", _show),
     "sample": Verb("Let a trained model continue a text.", 'runs/quickstart --prompt "Once upon a time"', _sample),

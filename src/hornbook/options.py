@@ -55,6 +55,56 @@ class PlanOptions:
             help_behavior_hint="(default: measured on this one)",
         ),
     ] = None
+    gpu: Annotated[
+        str | None,
+        arg(metavar="NAME", help="An accelerator from the table: t4 … a100, h100, h200, b200.", help_behavior_hint=""),
+    ] = None
+    gpus: Annotated[int, arg(help="How many devices.")] = 1
+    utilisation: Annotated[
+        float | None,
+        arg(
+            metavar="SHARE",
+            help="The share of a device's rate that training reaches.",
+            help_behavior_hint="(default: measured on this machine, 0.4 elsewhere)",
+        ),
+    ] = None
+    price: Annotated[float | None, arg(metavar="DOLLARS", help="An hour of one device.", help_behavior_hint="")] = None
+    budget: Annotated[
+        float | None, arg(metavar="DOLLARS", help="What size of model they are best spent on.", help_behavior_hint="")
+    ] = None
+    write: Annotated[bool, arg(help="Put the advice into the recipe's file; its comments stay.")] = False
+    picture: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Draw the memory of one device, as SVG.", help_behavior_hint=""),
+    ] = None
+    json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
+    published: Annotated[bool, arg(help="Hold the plan against trainings that others have published.")] = False
+
+
+@dataclass
+class ReferenceOptions:
+    """Options of `reference`, beside the recipe's fields."""
+
+    recipe: RecipePath
+    seeds: Annotated[int, arg(help="Runs, each with a seed of its own; three or more say how far runs differ.")] = 3
+    runs: Annotated[Path, arg(metavar="DIR", help="Where these runs lie.")] = Path("runs/references")
+
+
+@dataclass
+class ScaleOptions:
+    """Options of `scale`, beside the recipe's fields."""
+
+    recipe: RecipePath
+    sizes: Annotated[int, arg(help="Sizes of the ladder; one more, four times dearer, is held out.")] = 5
+    flops: Annotated[
+        float | None,
+        arg(
+            metavar="NUMBER",
+            help="Operations of the dearest run that the law is fitted to.",
+            help_behavior_hint="(default: a sixteenth of the recipe's)",
+        ),
+    ] = None
+    runs: Annotated[Path, arg(metavar="DIR", help="Where the ladder's runs lie.")] = Path("runs/ladders")
     json: Annotated[bool, arg(help="Print JSON, for machines.")] = False
 
 

@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from hornbook.evaluation.scores import score_table
+from hornbook.planning.score import plan_score_table
 from hornbook.run_directory import RunDirectory, open_run
 
 _MOST_FACTS_SHOWN = 6
+_MOST_CAUSES_SHOWN = 3
 
 
 def show_run(path: Path, stage_names: Sequence[str], console: Console) -> None:
@@ -22,6 +24,8 @@ def show_run(path: Path, stage_names: Sequence[str], console: Console) -> None:
     run = open_run(path)
     records = {name: record for name in stage_names if (record := run.stage(name).record()) is not None}
     console.print(_stages_table(stage_names, records))
+    for name, record in records.items():
+        _print_verdict(name, record["facts"], console)
     evaluation = records.get("evaluation", {"facts": {}})["facts"]
     if any(evaluation.get("scores", {}).values()):
         console.print(score_table(evaluation["scores"]))
@@ -33,6 +37,20 @@ def show_run(path: Path, stage_names: Sequence[str], console: Console) -> None:
         console.print("\n[bold]What was made[/bold]")
         for what, where in made:
             console.print(f"  {what}: {where}", highlight=False, soft_wrap=True)
+
+
+def _print_verdict(stage: str, facts: dict[str, Any], console: Console) -> None:
+    """Whether a training went as expected, why perhaps not, and how good its plan was. Older runs say nothing of it."""
+    verdict, score = facts.get("verdict"), facts.get("plan_score")
+    if verdict is not None:
+        colour = "green" if verdict["is_within"] else "red"
+        sentence = escape(verdict["sentence"])
+        console.print(f"[bold]{stage}[/bold] [{colour}]{sentence}[/{colour}]", highlight=False, soft_wrap=True)
+        for cause in verdict["causes"][:_MOST_CAUSES_SHOWN]:
+            text = f"  perhaps {cause['name']}: {cause['because']} {cause['check']}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if score is not None:
+        console.print(plan_score_table(stage, score))
 
 
 def _stages_table(stage_names: Sequence[str], records: dict[str, dict[str, Any]]) -> Table:

@@ -16,7 +16,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     values = {key: value for key, value in table.items() if not isinstance(value, Mapping) and value is not None}
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in values.items()]
+    lines = [f"{_key(key)} = {toml_value(value)}" for key, value in values.items()]
     for key, value in table.items():
         if isinstance(value, Mapping):
             inner = (*path, key)
@@ -29,7 +29,8 @@ def _key(key: str) -> str:
     return key if is_bare else _string(key)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -39,7 +40,7 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     raise TypeError(f"TOML has no {type(value).__name__}")
 
 

@@ -7,16 +7,14 @@ from hornbook.batching.packing import Batch
 from hornbook.model import attention
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.transformer import Transformer
-from hornbook.planning.memory import (
-    LONGEST_PLAIN_ROW_TOKENS,
-    layer_activation_bytes_per_token,
-    most_rows_at_once,
-    rows_that_fit,
-    training_memory,
-)
+from hornbook.planning.activations import LONGEST_PLAIN_ROW_TOKENS, layer_activation_bytes_per_token
+from hornbook.planning.layout import Layout
+from hornbook.planning.memory import most_rows_at_once, rows_that_fit, serving_memory, training_memory
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import build_optimizer
+
+from .measured import CASES, measured_peak_bytes
 
 N_ROWS = 2
 SHAPES = (
@@ -94,7 +92,50 @@ def test_activations_grow_with_the_rows_and_nothing_else_does() -> None:
     few, many = (training_memory(config, section, rows, "cpu") for rows in (128, 256))
 
     assert many.activations == 2 * few.activations
-    assert many.total - many.activations == few.total - few.activations
+    same = ("weights", "gradients", "optimizer", "cast_weights", "logits", "update")
+    assert all(getattr(few, part) == getattr(many, part) for part in same)
+
+
+QUICK = ("all rows at once", "selective recomputation", "full recomputation", "gpt2 in two parts", "a head of its own")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
+def test_the_peak_is_within_ten_percent_of_torchs_own_tracker(name: str) -> None:
+    config, section, n_rows = CASES[name]
+
+    planned = training_memory(config, section, n_rows, "cpu").total
+    assert planned == pytest.approx(measured_peak_bytes(config, section, n_rows), rel=0.1)
+
+
+def test_the_parts_add_up_to_the_peak() -> None:
+    for config, section, n_rows in CASES.values():
+        memory = training_memory(config, section, n_rows, "cpu")
+        at_least = memory.weights + memory.optimizer + memory.gradients
+        assert at_least <= memory.total <= sum(vars(memory).values()) - memory.apart
+
+
+def test_every_cut_takes_its_share_of_the_state() -> None:
+    config, section = _config(SHAPES[1], n_layers=4), _section(global_batch_tokens=4096, optimizer="adamw")
+    whole = training_memory(config, section, 2, "accelerator")
+    for name in ("shard", "tensor"):
+        cut = training_memory(config, section, 2, "accelerator", Layout(**{name: 4}))
+        assert cut.weights == pytest.approx(whole.weights / 4, rel=0.01)
+        assert cut.optimizer == pytest.approx(whole.optimizer / 4, rel=0.01)
+    deep = training_memory(config, section, 2, "accelerator", Layout(pipeline=4))
+    assert whole.weights / 4 < deep.weights < whole.weights / 2  # a quarter of the layers, and one of the ends
+    copies = training_memory(config, section, 2, "accelerator", Layout(replicate=4))
+    assert copies.weights == whole.weights
+    assert copies.communication > 0
+
+
+def test_a_served_model_needs_its_weights_and_a_cache_for_each_answer() -> None:
+    config = _config(SHAPES[0])
+    one, four = serving_memory(config, 1), serving_memory(config, 4)
+
+    assert four["weights"] == one["weights"] == 2 * sum(p.numel() for p in Transformer(config).parameters())
+    assert four["cache"] == 4 * one["cache"] == 4 * 1024 * 2 * 2 * (2 * 32) * 2
 
 
 def test_recomputing_leaves_one_layers_activations_and_the_others_inputs() -> None:

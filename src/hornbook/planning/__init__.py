@@ -1,1 +1,1 @@
-"""What a run will need, before it runs: parameters, operations, memory and time. Nothing here imports torch itself."""
+"""What a run will need and how it should go, before it runs; and how it went. torch is imported to measure or fit."""

@@ -45,7 +45,14 @@ def parameters_by_part(config: ModelConfig) -> dict[str, int]:
 
 def matrix_parameters(config: ModelConfig) -> int:
     """The weights of the layers' matrices: those that tokens are multiplied with, and that Muon trains."""
-    return config.n_layers * _weights(_layer_matrices(config), bias=False)
+    return config.n_layers * _weights(layer_matrices(config), bias=False)
+
+
+def layer_parameters(config: ModelConfig) -> int:
+    """All parameters of one layer, its biases and norms among them."""
+    parts = parameters_by_part(config)
+    final_norm = config.d_model * (2 if config.norm == "layernorm" else 1)
+    return (parts["attention"] + parts["feed_forward"] + parts["norms"] - final_norm) // config.n_layers
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def optimizer_flops_per_step(config: ModelConfig, optimizer: Literal["muon", "ad
     if optimizer == "adamw":
         return 0
     per_layer = 0
-    for matrix in _layer_matrices(config):
+    for matrix in layer_matrices(config):
         r, c = sorted(matrix)
         per_layer += 4 * r * r * c + 2 * r**3
     return _NEWTON_SCHULZ_ITERATIONS * config.n_layers * per_layer
@@ -130,7 +137,8 @@ def _feed_forward_matrices(config: ModelConfig) -> list[Matrix]:
     return [*[(config.d_ff, config.d_model)] * into, (config.d_model, config.d_ff)]
 
 
-def _layer_matrices(config: ModelConfig) -> list[Matrix]:
+def layer_matrices(config: ModelConfig) -> list[Matrix]:
+    """The matrices of one layer, as outputs and inputs, in the order of the model."""
     return _attention_matrices(config) + _feed_forward_matrices(config)
 
 

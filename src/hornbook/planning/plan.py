@@ -1,7 +1,9 @@
-"""`hornbook plan`: what a recipe will make and need, on this machine or another, before anything is spent.
+"""`hornbook plan`: what a recipe will make, need and cost, and what to choose, before anything is spent.
 
-Parameters and operations are counted (see flops.py), memory is estimated (memory.py), and time follows from
-the operations, the rate of the machine and the share of that rate that training is taken to reach.
+Parameters and operations are counted (flops.py), memory is counted by part (memory.py), and time follows from the
+operations, the rate of the machine and the share of that rate that training is taken to reach: measured with this very
+model where the machine is this one and the model small, else a published usual. From these come the advice (advice.py),
+the cost and what a budget would buy (budget.py), and the curves to expect (expected.py).
 """
 
 import json
@@ -15,6 +17,17 @@ from hornbook.depth import settings_of
 from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.huggingface_config import read_config
+from hornbook.planning.advice import Advice, advise, step_seconds
+from hornbook.planning.budget import (
+    CHINCHILLA_TOKENS_PER_PARAMETER,
+    BestSize,
+    Cost,
+    Serving,
+    best_size,
+    cost_of,
+    flops_for,
+    serving,
+)
 from hornbook.planning.flops import (
     TokenFlops,
     flops_per_token,
@@ -22,8 +35,10 @@ from hornbook.planning.flops import (
     parameters_by_part,
     total_training_flops,
 )
-from hornbook.planning.hardware import ACCELERATORS, Device, Kind, this_machine
+from hornbook.planning.hardware import ACCELERATORS, Device, Kind, device_named, this_machine
+from hornbook.planning.layout import layout_of
 from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, training_memory
+from hornbook.planning.probe import measured_utilisation
 from hornbook.planning.tables import render_plan
 from hornbook.recipe import Recipe
 from hornbook.recipe_training import TrainingSection
@@ -32,11 +47,47 @@ DEFAULT_UTILISATION: dict[Kind, float] = {"cpu": 0.2, "accelerator": 0.4}
 """The share of a device's rate that training reaches. Published trainings on accelerators report 0.3 to 0.6 of the
 peak (PaLM .46, TinyLlama .56). On a CPU the quickstart's model reached 0.2: small matrices, and much between them."""
 
-CHINCHILLA_TOKENS_PER_PARAMETER = 20
-"""Where a given amount of computing is best spent (Hoffmann et al., arXiv 2203.15556, table 3)."""
-
 _LONG_RUN_SECONDS = 3600.0
 """A run that takes longer is shown on accelerators as well."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to plan for. All None: this machine, measured.
+
+    flops_per_second: of one device that is not in the table. gpu: one that is. price: dollars for an hour of one
+    device. budget: dollars. utilisation: the share of its rate that training reaches, above 0 and at most 1.
+    """
+
+    flops_per_second: float | None = None
+    gpu: str | None = None
+    gpus: int = 1
+    price: float | None = None
+    budget: float | None = None
+    utilisation: float | None = None
+
+    def check(self) -> None:
+        """Raise UserError where a number is out of its range, or two contradict each other."""
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise UserError(f"utilisation: must be above 0 and at most 1, but is {self.utilisation}")
+        for name in ("flops_per_second", "gpus", "price", "budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"{name}: must be greater than 0, but is {value}")
+        if self.gpu is not None and self.flops_per_second is not None:
+            raise UserError("gpu: names a device whose rate is known; leave out --flops_per_second, or --gpu.")
+        if self.budget is not None and self.price is None:
+            raise UserError("budget: needs the price of a device's hour as well, such as --price 2.5")
+        if self.gpus > 1 and self.gpu is None and self.flops_per_second is None:
+            raise UserError("gpus: needs the kind of device, such as --gpu h100, or --flops_per_second")
+
+    def device(self, section: TrainingSection) -> Device:
+        """The device itself."""
+        if self.gpu is not None:
+            return device_named(self.gpu)
+        if self.flops_per_second is not None:
+            return Device("the machine asked for", self.flops_per_second, None)
+        return this_machine(section.precision)
 
 
 @dataclass(frozen=True)
@@ -64,12 +115,14 @@ class StagePlan:
 class DevicePlan:
     """How one device does it: for each stage, the seconds, and the rows that it computes at once.
 
-    utilisation is the share of the device's rate that it is taken to reach. rows_at_once is None where the
-    device's memory is not known; 0 rows: not even one fits.
+    utilisation is the share of the device's rate that it is taken to reach, utilisation_is where that comes from.
+    rows_at_once is None where the device's memory is not known; 0 rows: not even one fits.
     """
 
     device: Device
+    n_devices: int
     utilisation: float
+    utilisation_is: str
     seconds: dict[str, float]
     rows_at_once: dict[str, int] | None
 
@@ -84,6 +137,8 @@ class Plan:
 
     settings: what decides the model's shape and its pretraining; depth_gives: what `model.depth` alone would have
     made of them, where the recipe turns that dial. tokens_per_parameter: of pretraining, where there is any.
+    advice: for each stage what to choose, None where nothing fits. budget: the best size for the dollars given, or for
+    this run's own operations where none are.
     """
 
     recipe: str
@@ -94,6 +149,10 @@ class Plan:
     tokens_per_parameter: float | None
     stages: tuple[StagePlan, ...]
     devices: tuple[DevicePlan, ...]
+    advice: dict[str, Advice | None]
+    cost: Cost
+    budget: BestSize | None
+    serving: tuple[Serving, ...]
 
     @property
     def n_parameters(self) -> int:
@@ -126,31 +185,43 @@ class Plan:
         return table
 
 
-def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisation: float | None = None) -> Plan:
-    """Plan a recipe for a machine of `flops_per_second`, or where that is None for this one, measured.
+def plan_recipe(
+    recipe: Recipe,
+    flops_per_second: float | None = None,
+    utilisation: float | None = None,
+    machine: Machine | None = None,
+) -> Plan:
+    """Plan a recipe for a machine; without one, for a device of `flops_per_second`, or where that is None for this
+    machine, measured.
 
-    `utilisation` is the share of the rate that training reaches, above 0 and at most 1; by default it follows the
-    kind of device. torch is imported only to measure. Raises UserError where a number is out of its range or the
-    recipe's model cannot be.
+    torch is imported only to measure. Raises UserError where a number is out of its range or the recipe's model cannot
+    be.
     """
-    if utilisation is not None and not 0 < utilisation <= 1:
-        raise UserError(f"utilisation: must be above 0 and at most 1, but is {utilisation}")
-    if flops_per_second is not None and not 0 < flops_per_second < float("inf"):
-        raise UserError(f"flops_per_second: must be greater than 0, but is {flops_per_second}")
-    if recipe.origin is None:
-        config = config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
-    else:
-        config = read_config(Path(recipe.origin))
+    machine = machine or Machine(flops_per_second=flops_per_second, utilisation=utilisation)
+    machine.check()
+    config = planned_config(recipe)
     sections: dict[str, TrainingSection] = {**recipe.training_sections}
+    first = next(iter(sections.values()))
+    device = machine.device(first)
+    reached, reached_is = machine.utilisation, "as given"
+    if reached is None and device.kind == "cpu":
+        reached, reached_is = measured_utilisation(config, first, device), "measured with this model"
+    if reached is None:
+        reached, reached_is = DEFAULT_UTILISATION[device.kind], "assumed"
 
-    if flops_per_second is None:
-        machine = this_machine(next(iter(sections.values())).precision)
-    else:
-        machine = Device("the machine asked for", flops_per_second, None)
     parameters = parameters_by_part(config)
-    devices = [_device_plan(machine, config, sections, utilisation)]
-    if devices[0].total_seconds > _LONG_RUN_SECONDS:
-        devices += [_device_plan(device, config, sections, utilisation) for device in ACCELERATORS]
+    advice = {
+        name: advise(config, section, device, machine.gpus, reached, layout_of(recipe, machine.gpus))
+        for name, section in sections.items()
+    }
+    devices = [_device_plan(device, config, sections, reached, reached_is, machine.gpus, advice)]
+    if machine.gpu is None and devices[0].total_seconds > _LONG_RUN_SECONDS:
+        share = machine.utilisation or DEFAULT_UTILISATION["accelerator"]
+        given = "assumed" if machine.utilisation is None else "as given"
+        devices += [_device_plan(other, config, sections, share, given) for other in ACCELERATORS]
+    total_flops = sum(total_training_flops(config, section) for section in sections.values())
+    if machine.budget is not None and machine.price is not None:
+        total_flops = int(flops_for(machine.budget, machine.price, device, reached))
     return Plan(
         recipe=recipe.name,
         vocab_size=config.vocab_size,
@@ -158,9 +229,34 @@ def plan_recipe(recipe: Recipe, flops_per_second: float | None = None, utilisati
         depth_gives=_depth_gives(recipe),
         parameters=parameters,
         tokens_per_parameter=recipe.pretrain.tokens / sum(parameters.values()) if recipe.pretrain else None,
-        stages=tuple(_stage_plan(name, config, section, machine.kind) for name, section in sections.items()),
+        stages=tuple(_stage_plan(name, config, section, device.kind) for name, section in sections.items()),
         devices=tuple(devices),
+        advice=advice,
+        cost=cost_of(device, machine.gpus, devices[0].total_seconds, machine.price),
+        budget=best_size(total_flops),
+        serving=serving(config, device, reached),
     )
+
+
+def planned_config(recipe: Recipe) -> ModelConfig:
+    """The shape of the model that a recipe trains: its own, or that of the folder it goes on from."""
+    if recipe.origin is not None:
+        return read_config(Path(recipe.origin))
+    return config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
+
+
+def advised_fields(plan: Plan) -> dict[str, Any]:
+    """The advice as fields of the recipe: {"pretrain.micro_batch_size": 8}."""
+    fields: dict[str, Any] = {}
+    for name, advice in plan.advice.items():
+        if advice is None:
+            continue
+        # What a batch of preferences is cut into is pairs, of two rows each.
+        rows = max(1, advice.micro_batch_size // 2) if name == "preference" else advice.micro_batch_size
+        fields |= {f"{name}.micro_batch_size": rows, f"{name}.recompute": advice.recompute}
+        if advice.layout.n_devices > 1 and "parallel" in Recipe.model_fields:
+            fields |= {f"parallel.{cut}": number for cut, number in vars(advice.layout).items()}
+    return fields
 
 
 def _settings(config: ModelConfig, pretrain: TrainingSection | None) -> dict[str, int | float]:
@@ -198,14 +294,30 @@ def _stage_plan(name: str, config: ModelConfig, section: TrainingSection, kind: 
 
 
 def _device_plan(
-    device: Device, config: ModelConfig, sections: dict[str, TrainingSection], utilisation: float | None
+    device: Device,
+    config: ModelConfig,
+    sections: dict[str, TrainingSection],
+    utilisation: float,
+    utilisation_is: str,
+    n_devices: int = 1,
+    advice: dict[str, Advice | None] | None = None,
 ) -> DevicePlan:
-    utilisation = utilisation or DEFAULT_UTILISATION[device.kind]
     rate = device.flops_per_second * utilisation
     seconds = {name: total_training_flops(config, section) / rate for name, section in sections.items()}
+    if n_devices > 1:
+        for name, section in sections.items():
+            advised = None if advice is None else advice[name]
+            if advised is None:
+                seconds[name] /= n_devices
+                continue
+            chosen = section.model_copy(update={"recompute": advised.recompute})
+            step = step_seconds(config, chosen, device, utilisation, advised.layout, advised.micro_batch_size)
+            seconds[name] = section.tokens // section.global_batch_tokens * step
     rows_at_once = None
     if device.memory_bytes is not None:
         rows_at_once = {
             name: rows_that_fit(config, section, device.memory_bytes, device.kind) for name, section in sections.items()
         }
-    return DevicePlan(device, utilisation, seconds, rows_at_once)
+        if n_devices > 1 and advice is not None:
+            rows_at_once = {name: 0 if one is None else one.micro_batch_size for name, one in advice.items()}
+    return DevicePlan(device, n_devices, utilisation, utilisation_is, seconds, rows_at_once)

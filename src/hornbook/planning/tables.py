@@ -8,18 +8,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hornbook.planning.units import duration, money, quantity, size
+
 if TYPE_CHECKING:
     from hornbook.planning.plan import Plan, StagePlan
 
 
 def render_plan(plan: "Plan", console: Console) -> None:
     """Print the plan: parameters, training, memory, time, and what the figures rest on."""
-    for table in (_settings(plan), _parameters(plan), _training(plan), _memory(plan), _time(plan)):
-        console.print(table)
+    tables = (_settings, _parameters, _training, _memory, _time, _cost, _serving)
+    for make in tables:
+        console.print(make(plan))
         console.print()
+    _advice(plan, console)
     console.print(
-        "Times are for one device at the share of its rate that is assumed here; small models and small batches "
-        "reach less. Memory is an estimate; where a step does not fit, training computes fewer rows at once, with "
+        "Times are at the share of a device's rate that stands beside them; small models and small batches reach less. "
+        "Memory leaves out the program itself. Where a step does not fit, training computes fewer rows at once, with "
         "the same result. Preparing the data, validation and evaluation are not counted.",
         style="dim",
         highlight=False,
@@ -103,14 +107,59 @@ def _time(plan: "Plan") -> Table:
         rows_at_once = device_plan.rows_at_once
         rows = [""] * len(names) if rows_at_once is None else [f"{rows_at_once[n]:,}" for n in names]
         table.add_row(
-            escape(device.name),
+            escape(device.name) if device_plan.n_devices == 1 else f"{device_plan.n_devices} × {escape(device.name)}",
             "" if device.memory_bytes is None else size(device.memory_bytes),
             quantity(device.flops_per_second),
-            f"{device_plan.utilisation:.0%}",
+            f"{device_plan.utilisation:.0%} {device_plan.utilisation_is}",
             *(duration(device_plan.seconds[name]) for name in names),
             *("does not fit" if cell == "0" else cell for cell in rows),
         )
     return table
+
+
+def _cost(plan: "Plan") -> Table:
+    device, cost = plan.devices[0], plan.cost
+    table = _table("Cost", "", "this run")
+    table.add_row("devices", f"{device.n_devices} × {escape(device.device.name)}")
+    table.add_row("time", duration(device.total_seconds))
+    table.add_row("hours of a device", f"{cost.device_hours:,.2f}")
+    table.add_row("money", "no --price given" if cost.dollars is None else money(cost.dollars))
+    table.add_row(
+        "energy of the devices", "not known" if cost.kilowatt_hours is None else f"{cost.kilowatt_hours:,.3g} kWh"
+    )
+    best = plan.budget
+    if best is not None:
+        table.add_section()
+        table.add_row(f"best spent on ({best.flops:.2e} FLOPs)", f"{quantity(best.parameters)} parameters")
+        table.add_row("trained on", f"{quantity(best.tokens)} tokens")
+    return table
+
+
+def _serving(plan: "Plan") -> Table:
+    table = _table(
+        "Serving the finished model in bfloat16", "answers at once", "weights", "cache", "tokens/s", "first token"
+    )
+    for served in plan.serving:
+        speed = "not known" if served.tokens_per_second is None else f"{served.tokens_per_second:,.0f}"
+        first = f"{1000 * served.first_token_seconds:,.0f} ms"
+        table.add_row(
+            f"{served.answers_at_once}", size(served.weights_bytes), size(served.cache_bytes), f"up to {speed}", first
+        )
+    return table
+
+
+def _advice(plan: "Plan", console: Console) -> None:
+    console.print("Advice", style="italic")
+    for name, advice in plan.advice.items():
+        if advice is None:
+            console.print(f"  {name}: nothing fits. Take more or larger devices, shorter rows, or a smaller model.")
+            continue
+        for reason in advice.reasons:
+            console.print(f"  {name}: {reason}", highlight=False, soft_wrap=True)
+        for cut, n_bytes in advice.sent_bytes_per_step.items():
+            sent = f"each device sends {size(int(n_bytes))} a step for {cut}"
+            console.print(f"  {name}: {sent}.", highlight=False, soft_wrap=True)
+    console.print("`--write` puts these into the recipe.\n", style="dim", highlight=False)
 
 
 def _table(title: str, first_column: str, *columns: str) -> Table:
@@ -122,24 +171,3 @@ def _table(title: str, first_column: str, *columns: str) -> Table:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def quantity(number: float) -> str:
-    """A large number short, 855000000 as "855 M"; a small one as it is."""
-    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if number >= 10**power:
-            return f"{number / 10**power:,.3g} {letter}"
-    return f"{number:,.3g}"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes in MB or GB, the powers of ten that datasheets use."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that a person would choose."""
-    for unit_seconds, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * unit_seconds:
-            return f"{seconds / unit_seconds:,.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,8 +1,9 @@
 """Classification: a head on the last token learns to tell the class of a text."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from hornbook.stages.context import StageContext
 from hornbook.stages.course import draw_course
 from hornbook.stages.labelled_texts import LabelledText, read_labelled_texts, split_texts
 from hornbook.stages.order import ShuffledOrder
-from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE
-from hornbook.stages.tuning import on_device, starting_model, train
+from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE, train
+from hornbook.stages.tuning import on_device, starting_model
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _BEFORE = ("pretrain", "finetune")
@@ -90,7 +91,10 @@ def run(context: StageContext) -> dict[str, Any]:
         context.console.print(f"validation: {measured['accuracy']:.1%} right", highlight=False)
         return measured
 
-    result = train(context, section, model, Classification(), batches, {"validation": validate})
+    guessing = math.log(len(split.classes))
+    evaluators = {"validation": validate}
+    trained = train(context, section, model, Classification(), batches, evaluators, first=guessing)
+    result = trained.result
     if section.lora is not None:
         merge_lora(model)
     folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
@@ -115,7 +119,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "classes": list(split.classes),
     }
     write_json(folder / "test.json", facts)
-    return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+    return facts | {key: value for key, value in trained.facts().items() if key not in facts}
 
 
 class TextBatches:

@@ -1,7 +1,6 @@
 """Preference: the model learns which of two answers is the better one (DPO)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from hornbook.run_directory import atomic_write
 from hornbook.runtime import derive_seed
 from hornbook.stages.context import StageContext
 from hornbook.stages.course import draw_course
+from hornbook.stages.final import save_final
 from hornbook.stages.order import ShuffledOrder
 from hornbook.stages.preference_pairs import PreferencePair, read_preference_pairs
-from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE, save_final
-from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few, train
+from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE, train
+from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few
 from hornbook.tokenizer.chat import END_OF_TURN, render
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.metrics import read_metrics
@@ -75,7 +75,8 @@ def run(context: StageContext) -> dict[str, Any]:
 
     before = held_back.chosen_likelier
     context.console.print(f"before training, {before:.0%} of the chosen answers are the likelier ones", highlight=False)
-    result = train(context, section, model, objective, batches, {"validation": validate})
+    trained = train(context, section, model, objective, batches, {"validation": validate}, rows_of_unit=2)
+    result = trained.result
     keep_adapters(context, section.lora, model, section.init_from or "")
     folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
     draw_course(folder / "metrics.jsonl", folder / "curve.svg", title, _PANELS)
@@ -91,7 +92,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "pairs": len(training) + len(validation),
         **left_out,
     }
-    return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+    return facts | {key: value for key, value in trained.facts().items() if key not in facts}
 
 
 class PairBatches:

@@ -37,6 +37,7 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer,
         training=ShardedDocuments(sorted(tokens.glob("train-*.bin"))),
         validation=validation,
+        is_new=section.init_from is None,
         floor_bits_per_byte=corpus["facts"].get("generator_bits_per_byte"),
         more_evaluators=sample_evaluators(context.stage.path, tokenizer, context.recipe),
     )

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from hornbook.evaluation.tasks import Task, as_chat
@@ -14,9 +13,10 @@ from hornbook.runtime import derive_seed
 from hornbook.stages.checkable import read_checkable
 from hornbook.stages.context import StageContext
 from hornbook.stages.course import draw_course
+from hornbook.stages.final import save_final
 from hornbook.stages.rollouts import Rollouts, draw_answers
-from hornbook.stages.training import save_final
-from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few, train
+from hornbook.stages.training import train
+from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _BEFORE = ("preference", "finetune", "pretrain")
@@ -57,7 +57,9 @@ def run(context: StageContext) -> dict[str, Any]:
 
     before = validate(model)
     objective = GroupRelativePolicy(section.clip_range, section.kl_beta)
-    result = train(context, section, model, objective, rollouts, {"validation": validate})
+    evaluators = {"validation": validate}
+    trained = train(context, section, model, objective, rollouts, evaluators, first=before["pass_at_1"])
+    result = trained.result
     keep_adapters(context, section.lora, model, section.init_from or "")
     folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
     draw_course(folder / "metrics.jsonl", folder / "curve.svg", title, _PANELS)
@@ -74,7 +76,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "prompts": len(training) + len(validation),
         "prompts_too_long": n_too_long,
     }
-    return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+    return facts | {key: value for key, value in trained.facts().items() if key not in facts}
 
 
 def pass_rates(

@@ -1,4 +1,9 @@
-"""What the training stages share: everything around the trainer, from documents to a finished model on disk."""
+"""What the training stages share: everything around the trainer, from a model and batches to what came of it.
+
+There is one way to train: `train`. It fits the batch into memory, says what is to be expected (hornbook.planning),
+watches for it, and judges the training and the plan when it is over. `train_stage` is that for all that predicts the
+next token of documents.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,28 +17,162 @@ from hornbook.batching.loader import Loader
 from hornbook.batching.shards import Documents
 from hornbook.errors import RunFailed
 from hornbook.evaluation.loss import bits_per_byte
-from hornbook.model.config import ModelConfig
-from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.objectives.objective import Objective
+from hornbook.planning.curves import windows
+from hornbook.planning.expected import Beginning, Expectation, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
-from hornbook.planning.hardware import Kind
-from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
-from hornbook.planning.tables import size
+from hornbook.planning.prediction import PeakMemory, measured_figures, predicted_figures
+from hornbook.planning.score import plan_score_table, score
+from hornbook.planning.verdict import Verdict, Watch, judge
 from hornbook.recipe_training import TrainingSection
+from hornbook.run_directory import read_json, write_json
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype, precision_note
 from hornbook.stages.context import StageContext
+from hornbook.stages.final import save_final
+from hornbook.stages.fit import fit_in_memory
 from hornbook.stages.patience import Patience
-from hornbook.tokenizer.chat import END_OF_TURN
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
-from hornbook.training.memory import free_memory_bytes
+from hornbook.training.metrics import TrainingResult, read_metrics
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.progress import Yardstick
-from hornbook.training.trainer import Evaluator, Trainer
+from hornbook.training.signs import WatchedBatches, census
+from hornbook.training.trainer import BatchSource, Evaluator, Trainer
 
 EVALUATION_ROWS_AT_ONCE = 16
+BEGINNING_FILE = "beginning.json"
 _PEAK_MEASUREMENT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training: its figures, whether it went as expected, and how good its plan was."""
+
+    result: TrainingResult
+    expected: Expectation
+    verdict: Verdict
+    score: dict[str, dict[str, float | None]]
+    mfu: float | None
+    data: Mapping[str, float]
+
+    def facts(self) -> dict[str, Any]:
+        """For `stage.json` and `summary.json`."""
+        judged = {"mfu": self.mfu, "verdict": self.verdict.as_json(), "plan_score": self.score}
+        return asdict(self.result) | judged
+
+
+def train(
+    context: StageContext,
+    section: TrainingSection,
+    model: Transformer,
+    objective: Objective,
+    batches: BatchSource,
+    evaluators: Mapping[str, Evaluator],
+    data: Mapping[str, float] | None = None,
+    first: float | None = None,
+    rows_of_unit: int = 1,
+    waiting: Patience | None = None,
+) -> Trained:
+    """Train the model, which is on its device, and leave checkpoints/ and metrics.jsonl in the stage's folder.
+
+    data: a census of the training data. first: what the stage's figure (its loss, or its reward) is before the first
+    step, where the model is not a new one. rows_of_unit: rows that a batch never parts, such as the two of a pair.
+    waiting: ends the training when its validation, in bits per byte, no longer gets better.
+    """
+    folder, name = context.stage.path, context.stage.name
+    device = model.head_weight.device
+    dtype = pick_dtype(section.precision, device)
+    row_tokens = section.row_tokens or model.config.max_seq_len
+    there_already = sum(parameter.nbytes for parameter in model.parameters())
+    fit = fit_in_memory(model.config, section, device, dtype, there_already)
+    if fit.rows == 0:
+        raise RunFailed(f"{name}: {fit.sentence}")
+    if fit.rows < fit.most_rows:
+        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
+        section = section.model_copy(update={"micro_batch_size": max(1, fit.rows // rows_of_unit)})
+    total_steps = math.ceil(section.tokens / section.global_batch_tokens)
+    beginning = beginning_of(context, section, model, data, first)
+    write_json(folder / BEGINNING_FILE, {"beginning": asdict(beginning), "data": dict(data or {})})
+    expected = expectation(beginning, read_reference(context.run.path), read_law(context.run.path))
+    peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS)
+    loss = expected.curve.mean[-1] if expected.figure == "loss_nats" else None
+    predicted = predicted_figures(model, section, dtype, fit.rows, peak, total_steps, loss)
+    watch = Watch(expected, data or {}, read_metrics(folder / "metrics.jsonl"))
+    yardstick = Yardstick(flops_per_token(model.config, row_tokens).model, peak, watch)
+
+    def validate(model: Transformer) -> dict[str, float]:
+        measured = evaluators["validation"](model)
+        if waiting is not None:
+            waiting.watch(trainer, measured["bits_per_byte"])
+        return measured
+
+    memory = PeakMemory(device, there_already)
+    watched = WatchedBatches(batches, model, step=lambda: trainer.step)
+    trainer = Trainer(
+        model=model,
+        objective=objective,
+        loader=watched,
+        optimizer=build_optimizer(model, section),
+        section=section,
+        directory=folder,
+        total_steps=total_steps,
+        evaluators={**evaluators, "validation": validate},
+        console=context.console,
+        seed=context.recipe.seed,
+        device=device,
+        dtype=dtype,
+        yardstick=yardstick,
+        notes=watched.notes,
+    )
+    result = trainer.train()
+    records = read_metrics(folder / "metrics.jsonl")
+    verdict = judge(records, expected, data)
+    losses = [value for value in windows(records, "loss_nats", expected.total_tokens) if value is not None]
+    last = losses[-1] if losses else None
+    scored = score(predicted, measured_figures(model, section, result, memory.peak_bytes(), last))
+    context.console.print(verdict.sentence, markup=False, highlight=False, soft_wrap=True)
+    for cause in verdict.causes[:3]:
+        text = f"  perhaps {cause.name}: {cause.because} {cause.check}"
+        context.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    context.console.print(plan_score_table(name, scored))
+    speed = result.tokens_per_second
+    return Trained(
+        result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed), data or {}
+    )
+
+
+def read_beginning(folder: Path) -> Beginning:
+    """What was known of the training in a stage's folder before it began."""
+    return Beginning(**read_json(folder / BEGINNING_FILE)["beginning"])
+
+
+def beginning_of(
+    context: StageContext,
+    section: TrainingSection,
+    model: Transformer,
+    data: Mapping[str, float] | None = None,
+    first: float | None = None,
+) -> Beginning:
+    """What is known of a stage's training before it begins. Its settings are those that decide what its curve is of."""
+    config = model.config
+    return Beginning(
+        stage=context.stage.name,
+        total_tokens=math.ceil(section.tokens / section.global_batch_tokens) * section.global_batch_tokens,
+        vocab_size=config.vocab_size,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        settings={
+            "n_layers": config.n_layers,
+            "d_model": config.d_model,
+            "d_ff": config.d_ff,
+            "row_tokens": section.row_tokens or config.max_seq_len,
+            "global_batch_tokens": section.global_batch_tokens,
+            "tokens": section.tokens,
+        },
+        first_loss=first,
+        bytes_per_token=None if data is None else data.get("bytes_per_label"),
+    )
 
 
 def train_stage(
@@ -45,6 +184,7 @@ def train_stage(
     validation: Documents,
     floor_bits_per_byte: float | None = None,
     few_labels: bool = False,
+    is_new: bool = False,
     more_evaluators: Mapping[str, Evaluator] | None = None,
     patience: int | None = None,
     before_saving: Callable[[], None] = lambda: None,
@@ -53,9 +193,10 @@ def train_stage(
 
     Writes checkpoints/, metrics.jsonl, curve.svg and final/ (the model and its tokenizer, as transformers reads them).
     Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
-    most tokens of the training documents are not to be learned. `more_evaluators` run after the validation. With
-    `patience` the training ends after so many validations without a better one, and the best model is kept.
-    `before_saving` is called when the training is over and the model not yet saved.
+    most tokens of the training documents are not to be learned, and `is_new` that the model knows nothing yet.
+    `more_evaluators` run after the validation. With `patience` the training ends after so many validations without a
+    better one, and the best model is kept. `before_saving` is called when the training is over and the model not yet
+    saved.
     """
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
@@ -65,27 +206,19 @@ def train_stage(
         context.console.print(note)
     model.to(device)
     row_tokens = section.row_tokens or model.config.max_seq_len
-    there_already = sum(parameter.nbytes for parameter in model.parameters())
-    fit = fit_in_memory(model.config, section, device, dtype, there_already)
-    if fit.rows == 0:
-        raise RunFailed(f"{name}: {fit.sentence}")
-    if fit.rows < fit.most_rows:
-        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
-    yardstick = Yardstick(
-        flops_per_token(model.config, row_tokens).model,
-        measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS),
-    )
-    loader = Loader(
-        training,
-        row_tokens,
-        section.global_batch_tokens // row_tokens,
-        derive_seed(context.recipe.seed, name),
-        pad_id=tokenizer.pad_id,
-        first_in_order=section.order == "corpus",
-    )
+
+    def batches() -> Loader:
+        return Loader(
+            training,
+            row_tokens,
+            section.global_batch_tokens // row_tokens,
+            derive_seed(context.recipe.seed, name),
+            pad_id=tokenizer.pad_id,
+            first_in_order=section.order == "corpus",
+        )
 
     def validate(model: Transformer) -> dict[str, float]:
-        measured = bits_per_byte(
+        return bits_per_byte(
             model,
             validation,
             row_tokens,
@@ -94,32 +227,31 @@ def train_stage(
             dtype=dtype,
             max_rows=section.evaluation_rows,
         )
-        if waiting is not None:
-            waiting.watch(trainer, measured["bits_per_byte"])
-        return measured
 
     waiting = None if patience is None else Patience(folder, patience)
-    trainer = Trainer(
-        model=model,
-        objective=NextToken(few_labels=few_labels),
-        loader=loader,
-        optimizer=build_optimizer(model, section),
-        section=section.model_copy(update={"micro_batch_size": fit.rows}),
-        directory=folder,
-        total_steps=math.ceil(section.tokens / section.global_batch_tokens),
-        evaluators={"validation": validate, **(more_evaluators or {})},
-        console=context.console,
-        seed=context.recipe.seed,
-        device=device,
-        dtype=dtype,
-        yardstick=yardstick,
+    objective = NextToken(few_labels=few_labels)
+    trained = train(
+        context,
+        section,
+        model,
+        objective,
+        batches(),
+        {"validation": validate, **(more_evaluators or {})},
+        data=census(training, model.config.vocab_size),
+        first=None if is_new else loss_on(model, objective, batches(), dtype),
+        waiting=waiting,
     )
-    result = trainer.train()
+    result = trained.result
     if waiting is not None:
         waiting.restore_best(model)
     before_saving()
-    speed = result.tokens_per_second
-    draw_curve(folder / "metrics.jsonl", folder / "curve.svg", f"{context.recipe.name}: {name}", floor_bits_per_byte)
+    draw_curve(
+        folder / "metrics.jsonl",
+        folder / "curve.svg",
+        f"{context.recipe.name}: {name}",
+        floor_bits_per_byte,
+        trained.expected.drawn(),
+    )
     save_final(folder / "final", model, tokenizer)
     facts = {
         "validation_bits_per_byte": result.last_evaluation["validation"]["bits_per_byte"],
@@ -128,54 +260,18 @@ def train_stage(
         "tokens": result.tokens,
         "tokens_per_second": result.tokens_per_second,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "mfu": None if speed is None else yardstick.utilization(speed),
     }
-    return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+    return facts | {key: value for key, value in trained.facts().items() if key not in facts}
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a training fits into the memory that is free.
-
-    rows: computed at once at first; 0: not even one row fits. most_rows: what training would take with memory enough.
-    sentence: the same in words, without a capital.
-    """
-
-    rows: int
-    most_rows: int
-    sentence: str
-
-
-def fit_in_memory(
-    config: ModelConfig, section: TrainingSection, device: torch.device, dtype: torch.dtype, there_already: int = 0
-) -> Fit:
-    """Compare the plan's estimate with what is free, `there_already` bytes of it being allocated.
-
-    An accelerator says when its memory runs out, and the trainer then takes fewer rows. On a CPU the kernel kills the
-    process instead, so there it has to be foreseen.
-    """
-    kind: Kind = "cpu" if device.type == "cpu" else "accelerator"
-    section = section.model_copy(update={"precision": "float32" if dtype == torch.float32 else "bfloat16"})
-    most = most_rows_at_once(config, section)
-    free = free_memory_bytes(device)
-    if free is None:
-        return Fit(most, most, "how much memory is free is not known here, so it is tried.")
-    there = free + there_already
-    fitting = rows_that_fit(config, section, there, kind)
-    rows = most if kind == "accelerator" else fitting
-    needed = size(training_memory(config, section, max(fitting, 1), kind).total)
-    if fitting == 0:
-        advice = 'Make the rows shorter (row_tokens), set recompute = "full", or choose a smaller model.'
-        return Fit(rows, most, f"a single row needs about {needed} of memory, and {size(there)} are free. {advice}")
-    if fitting < most:
-        words = f"{fitting} rows at once instead of {most}, since {size(there)} of memory are free"
-        return Fit(rows, most, f"computing {words} (about {needed} needed); the gradient is the same.")
-    return Fit(rows, most, f"{most} rows at once need about {needed}, and {size(there)} are free.")
-
-
-def save_final(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
-    """The model and its tokenizer in Hugging Face's layout."""
-    folder.mkdir(parents=True, exist_ok=True)
-    end_of_turn_id = tokenizer.special_id(END_OF_TURN)
-    save_pretrained(model, folder, tokenizer.end_of_text_id, tokenizer.pad_id, end_of_turn_id)
-    tokenizer.save(folder)
+@torch.no_grad()
+def loss_on(model: Transformer, objective: Objective, batches: BatchSource, dtype: torch.dtype) -> float:
+    """The mean loss of a model on the next batch: on the tokens that its first step will see."""
+    device = model.head_weight.device
+    batch = batches.next_batch().to(device)
+    total = 0.0
+    for row in range(0, batch.n_rows, EVALUATION_ROWS_AT_ONCE):
+        part = batch.rows(row, min(row + EVALUATION_ROWS_AT_ONCE, batch.n_rows))
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            total += float(objective.loss_sum(model, part)[0])
+    return total / max(1, int(objective.count(batch)))

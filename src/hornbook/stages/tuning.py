@@ -1,7 +1,4 @@
-"""What the stages after pretraining share: the model they start from, adapters, the trainer, and what is kept."""
-
-import math
-from collections.abc import Mapping
+"""What the stages after pretraining share: the model they start from, adapters, and what is kept."""
 
 import torch
 
@@ -9,15 +6,11 @@ from hornbook.errors import UserError
 from hornbook.model.huggingface import load_pretrained
 from hornbook.model.lora import attach_lora, merge_lora, save_lora, trained_fraction
 from hornbook.model.transformer import Transformer
-from hornbook.objectives.objective import Objective
 from hornbook.recipe_training import LoraSection, TrainingSection
 from hornbook.runtime import derive_seed, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
 from hornbook.stages.start import start_from
 from hornbook.tokenizer.tokenizer import Tokenizer
-from hornbook.training.metrics import TrainingResult
-from hornbook.training.optimizers import build_optimizer
-from hornbook.training.trainer import BatchSource, Evaluator, Trainer
 
 ADAPTER_FOLDER = "adapter"
 
@@ -56,33 +49,6 @@ def keep_adapters(context: StageContext, lora: LoraSection | None, model: Transf
         folder.mkdir(parents=True, exist_ok=True)
         save_lora(model, lora, folder, base)
     merge_lora(model)
-
-
-def train(
-    context: StageContext,
-    section: TrainingSection,
-    model: Transformer,
-    objective: Objective,
-    batches: BatchSource,
-    evaluators: Mapping[str, Evaluator],
-) -> TrainingResult:
-    """The one trainer, on batches that a stage makes itself. The model is on its device."""
-    device = model.head_weight.device
-    trainer = Trainer(
-        model=model,
-        objective=objective,
-        loader=batches,
-        optimizer=build_optimizer(model, section),
-        section=section,
-        directory=context.stage.path,
-        total_steps=math.ceil(section.tokens / section.global_batch_tokens),
-        evaluators=evaluators,
-        console=context.console,
-        seed=context.recipe.seed,
-        device=device,
-        dtype=pick_dtype(section.precision, device),
-    )
-    return trainer.train()
 
 
 def on_device(model: Transformer, section: TrainingSection) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from itertools import cycle
@@ -16,12 +17,29 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
 _SMOOTHED_FRACTION = 0.02
 
 
-def draw_curve(metrics_path: Path, svg_path: Path, title: str, floor_bits_per_byte: float | None = None) -> None:
+@dataclass(frozen=True)
+class ExpectedCurve:
+    """The band that a loss should stay in: at each place, in tokens, the lowest, the mean and the highest value."""
+
+    tokens: Sequence[float]
+    low: Sequence[float]
+    mean: Sequence[float]
+    high: Sequence[float]
+
+
+def draw_curve(
+    metrics_path: Path,
+    svg_path: Path,
+    title: str,
+    floor_bits_per_byte: float | None = None,
+    expected: ExpectedCurve | None = None,
+) -> None:
     """Draw the run so far as `svg_path`, with a title and a description for those who do not see it.
 
     The upper panel shows the training loss, thin as measured and thick when smoothed; the lower one bits per
     byte of each evaluator that measures them. The floor is a level that no model can go below on average: the
-    generator's own bits per byte, where a text's true probability is known.
+    generator's own bits per byte, where a text's true probability is known. Where it is known what to expect, the upper
+    panel has that as a band.
     """
     import matplotlib
 
@@ -47,6 +65,12 @@ def draw_curve(metrics_path: Path, svg_path: Path, title: str, floor_bits_per_by
         tokens = [record["tokens"] for record in trained]
         panels[0, 0].plot(tokens, losses, color=_BLUE, linewidth=0.6, alpha=0.4, label="each step")
         panels[0, 0].plot(tokens, _smoothed(losses), color=_BLUE, linewidth=1.8, label="smoothed")
+        if expected is not None:
+            label = "expected"
+            panels[0, 0].fill_between(
+                expected.tokens, expected.low, expected.high, color=_GREY, alpha=0.15, label=label
+            )
+            panels[0, 0].plot(expected.tokens, expected.mean, color=_GREY, linewidth=0.8, linestyle="--")
         panels[0, 0].set(title=title, ylabel="training loss (nats per token)")
         panels[0, 0].legend(frameon=False)
         for (name, points), line in zip(evaluations.items(), cycle(("-", "--", ":", "-.")), strict=False):

@@ -1,6 +1,7 @@
 """How far a training is, for the person who watches: a panel on a terminal, elsewhere a plain line now and then."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -21,14 +22,16 @@ _WIDEST_PANEL = 88
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What the speed of a training is measured by.
+    """What a training is measured by while it runs: its speed, and its course.
 
     flops_per_token: what the model itself costs, forward and backward, without what is computed twice.
-    peak_flops_per_second: the rate of a large matrix product on this device, measured.
+    peak_flops_per_second: the rate of a large matrix product on this device, measured. watch: what is to be warned of
+    after a step, line by line, judged from the step's record.
     """
 
     flops_per_token: int
     peak_flops_per_second: float
+    watch: Callable[[Record], Sequence[str]] = lambda record: ()
 
     def utilization(self, tokens_per_second: float) -> float:
         """Model FLOPs utilization, MFU (PaLM, arXiv 2204.02311, appendix B), as a fraction of the measured peak."""
@@ -79,6 +82,8 @@ class ProgressDisplay:
             if BITS_PER_BYTE in measured:
                 self._evaluation = f"{name} {measured[BITS_PER_BYTE]:.3f} bits per byte"
         self._record = record
+        for line in self._yardstick.watch(record) if self._yardstick is not None else ():
+            self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         if self._live is not None:
             return  # it asks for the panel by itself, a few times a second
         now = time.monotonic()

@@ -74,7 +74,8 @@ class Trainer:
     There are checkpoints/ and metrics.jsonl. Where `directory` holds checkpoints already, `train` goes on
     from the newest. The model is on `device` before the optimizer is built, and `section` says the rest. Each
     evaluator is called on the model in evaluation mode, without gradients, under the same autocast as the
-    training. With a yardstick, the share of the machine's rate that is reached is shown.
+    training. With a yardstick, the share of the machine's rate that is reached is shown. `notes` gives more figures for
+    the line of each step that was made.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Trainer:
         device: torch.device,
         dtype: torch.dtype,
         yardstick: Yardstick | None = None,
+        notes: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.model, self.objective, self.loader, self.optimizer = model, objective, loader, optimizer
         self.section, self.directory, self.total_steps = section, directory, total_steps
         self.evaluators, self.console, self.seed = evaluators, console, seed
-        self.device, self.dtype, self.yardstick = device, dtype, yardstick
+        self.device, self.dtype, self.yardstick, self.notes = device, dtype, yardstick, notes
 
         self.step = 0
         self.tokens_seen = 0
@@ -194,6 +196,7 @@ class Trainer:
             record["tokens_per_second"] = round(n_tokens / seconds, 1)
         if self._rolled_back_from_step is not None:
             record["rolled_back_from_step"], self._rolled_back_from_step = self._rolled_back_from_step, None
+        record |= self.notes()
         record |= {name: value for name, value in zip(sums, values[2:], strict=True) if math.isfinite(value)}
         return record, verdict
 

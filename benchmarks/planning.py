@@ -1,0 +1,53 @@
+"""The plan against what was published and what is measured.
+
+    python benchmarks/planning.py                    # published trainings; peak memory of sixteen trainings
+    python benchmarks/planning.py --published        # the first alone, without torch
+
+The peak is what torch's own tracker counts on this CPU, with the growth of the process's resident memory beside it. What
+a training takes on a GPU stands in the score of its plan (`hornbook show RUN`), as torch.cuda.max_memory_allocated.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hornbook.planning.memory import training_memory
+from hornbook.planning.published import render_published
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+
+def main() -> None:
+    """Print both tables."""
+    console = Console(width=180)
+    render_published(console)
+    if "--published" not in sys.argv:
+        _memory(console)
+
+
+def _memory(console: Console) -> None:
+    import torch
+    from tests.planning.measured import CASES, measured_peak_bytes
+
+    from hornbook.planning.prediction import PeakMemory
+
+    table = Table("training", title="Peak memory of a step", title_justify="left")
+    for column in ("planned", "torch's tracker", "planned / tracked", "resident memory grew by"):
+        table.add_column(column, justify="right")
+    ratios = []
+    for name, (config, section, n_rows) in CASES.items():
+        resident = PeakMemory(torch.device("cpu"), 0)
+        tracked = measured_peak_bytes(config, section, n_rows)
+        planned = training_memory(config, section, n_rows, "cpu").total
+        ratios.append(planned / tracked)
+        grew = resident.peak_bytes()
+        row = (f"{planned / 1e6:.1f} MB", f"{tracked / 1e6:.1f} MB", f"{ratios[-1]:.3f}")
+        table.add_row(name, *row, "" if grew is None else f"{grew / 1e6:.1f} MB")
+    console.print(table)
+    console.print(f"largest difference: {max(abs(ratio - 1) for ratio in ratios):.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`hornbook plan`, from its options to what is printed, drawn and written."""
+
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from hornbook.errors import UserError
+from hornbook.planning.picture import draw_memory
+from hornbook.planning.plan import Machine, advised_fields, plan_recipe
+from hornbook.planning.published import render_published
+from hornbook.planning.write_back import write_fields
+from hornbook.recipe import Recipe
+
+
+class Options(Protocol):
+    """What is read of the verb's options (hornbook.options.PlanOptions, which stands above this room)."""
+
+    recipe: Path
+    flops_per_second: float | None
+    gpu: str | None
+    gpus: int
+    utilisation: float | None
+    price: float | None
+    budget: float | None
+    write: bool
+    picture: Path | None
+    json: bool
+    published: bool
+
+
+def plan(options: Options, recipe: Recipe, console: Console) -> None:
+    """Print the plan of a recipe; draw it and write its advice where that is asked for."""
+    machine = Machine(
+        options.flops_per_second, options.gpu, options.gpus, options.price, options.budget, options.utilisation
+    )
+    made = plan_recipe(recipe, machine=machine)
+    if options.json:
+        print(made.to_json())
+    else:
+        made.render(console)
+    if options.published:
+        render_published(console)
+    if options.picture is not None:
+        draw_memory(made, options.picture)
+        console.print(f"the memory of one device: {options.picture}", highlight=False)
+    if options.write:
+        fields = advised_fields(made)
+        if not fields:
+            raise UserError("plan --write: nothing fits on these devices, so there is nothing to write.")
+        write_fields(options.recipe, fields)
+        console.print(f"written into {options.recipe}: {', '.join(fields)}", highlight=False, soft_wrap=True)

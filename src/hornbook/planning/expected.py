@@ -1,0 +1,188 @@
+"""What a training should look like, before it runs: a band for its curve, from the best that is known beforehand.
+
+In this order: the reference of the recipe (`NAME.expected.json` beside it: several seeds, recorded with `hornbook
+reference`); the law fitted to its data (`NAME.law.json`, by `hornbook scale`); and, where neither is there, what holds
+for every training of its kind, with a wide band:
+
+- pretraining begins near ln V nats, guessing among V tokens, and falls as Chinchilla's law says of text from the web
+  (Hoffmann et al., arXiv 2203.15556, table A3), scaled to the bytes of a token;
+- fine-tuning begins at the base model's own loss on the same tokens and does not rise above it;
+- preference (DPO) begins at ln 2, for the model is still its own reference, and falls;
+- reinforcement is followed by its reward, which should not fall below where it began.
+
+Curves are in tokens, never in seconds, and so hold on every machine.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Band, Record, band_of, windows
+from hornbook.planning.law import Law
+from hornbook.run_directory import atomic_write, read_json, write_json
+from hornbook.training.curve import ExpectedCurve
+
+REFERENCE_FILE, LAW_FILE = "expected.json", "law.json"
+_FALLS_WITHIN = 0.02
+"""The share of a training in which the loss falls from its first value towards the law's curve, about."""
+_CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)
+_BYTES_PER_CHINCHILLA_TOKEN = 4.4
+_NATS_AROUND_FIRST = 0.5
+WATCHED_FIGURE = {"reinforce": "reward"}
+"""The figure that a stage is followed by, where that is not its loss."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a training should look like.
+
+    source: where that comes from, in words. figure: what the curve is of. curve: its band. signs: bands of other
+    figures, by name, known from a reference alone. data: what the reference's training data was like.
+    total_tokens: of the whole training. first: the value that the very first step should have, about.
+    """
+
+    source: str
+    figure: str
+    curve: Band
+    total_tokens: int
+    first: float | None = None
+    signs: Mapping[str, Band] = field(default_factory=dict)
+    data: Mapping[str, float] = field(default_factory=dict)
+
+    def drawn(self) -> ExpectedCurve:
+        """The curve as it is drawn: each window's values at its middle."""
+        places = [self.total_tokens * (number + 0.5) / N_WINDOWS for number in range(N_WINDOWS)]
+        return ExpectedCurve(places, self.curve.low, self.curve.mean, self.curve.high)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What is known of a training when it begins.
+
+    stage: its name. settings: what its curve depends on, as the reference has it. first_loss: the model's own loss on
+    the data, where the stage goes on from a model. bytes_per_token: of its data, where it is known.
+    """
+
+    stage: str
+    total_tokens: int
+    vocab_size: int
+    n_parameters: int
+    settings: Mapping[str, Any]
+    first_loss: float | None = None
+    bytes_per_token: float | None = None
+
+
+def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: Law | None) -> Expectation:
+    """The best that is known of how this training should go."""
+    recorded = (reference or {}).get("stages", {}).get(beginning.stage)
+    if recorded is not None and recorded["settings"] == dict(beginning.settings):
+        bands = {
+            name: Band(*(tuple(band[key]) for key in ("mean", "low", "high")))
+            for name, band in recorded["bands"].items()
+        }
+        figure = WATCHED_FIGURE.get(beginning.stage, "loss_nats")
+        curve = bands.pop(figure)
+        seeds = len((reference or {})["seeds"])
+        return Expectation(
+            f"the recipe's reference of {seeds} seeds", figure, curve, beginning.total_tokens, signs=bands,
+            data=recorded["data"],
+        )  # fmt: skip
+    if beginning.stage == "preference":
+        return _from_ln_2(beginning)
+    if beginning.stage == "reinforce":
+        return _rewards(beginning)
+    if beginning.first_loss is not None:
+        return _from_base(beginning)
+    return _from_law(beginning, law)
+
+
+def record_of(runs: Mapping[int, Sequence[Record]], beginning: Beginning, data: Mapping[str, float]) -> dict[str, Any]:
+    """A stage's part of a reference: the bands of all figures over the runs of several seeds."""
+    bands = {}
+    for figure, tolerance in TOLERANCES.items():
+        band = band_of([windows(records, figure, beginning.total_tokens) for records in runs.values()], tolerance)
+        if band is not None:
+            bands[figure] = {key: [round(value, 6) for value in values] for key, values in asdict(band).items()}
+    return {
+        "tokens": [round(beginning.total_tokens * (n + 1) / N_WINDOWS) for n in range(N_WINDOWS)],
+        "settings": dict(beginning.settings),
+        "data": dict(data),
+        "bands": bands,
+    }
+
+
+def bring_along(recipe_path: Path, run: Path) -> None:
+    """Copy what is expected of a recipe from beside it into a run's folder, so that the run has all it needs."""
+    for name in (REFERENCE_FILE, LAW_FILE):
+        beside, there = recipe_path.with_suffix(f".{name}"), run / name
+        if beside.is_file() and (not there.is_file() or beside.read_bytes() != there.read_bytes()):
+            atomic_write(there, beside.read_bytes())
+
+
+def read_reference(run: Path) -> dict[str, Any] | None:
+    """The reference in a run's folder, if there is one."""
+    path = run / REFERENCE_FILE
+    return read_json(path) if path.is_file() else None
+
+
+def read_law(run: Path) -> Law | None:
+    """The law in a run's folder, if there is one."""
+    path = run / LAW_FILE
+    return Law(**read_json(path)["law"]) if path.is_file() else None
+
+
+def write_reference(path: Path, reference: Mapping[str, Any]) -> None:
+    """Write a reference where `bring_along` finds it."""
+    write_json(path, dict(reference))
+
+
+def _from_law(beginning: Beginning, law: Law | None) -> Expectation:
+    first = math.log(beginning.vocab_size)
+    scale = 1.0
+    if law is None and beginning.bytes_per_token is not None:
+        scale = min(1.5, beginning.bytes_per_token / _BYTES_PER_CHINCHILLA_TOKEN)
+    mean = []
+    for number in range(N_WINDOWS):
+        tokens = beginning.total_tokens * (number + 0.5) / N_WINDOWS
+        loss = scale * (law or _CHINCHILLA).loss(beginning.n_parameters, tokens)
+        falls = math.exp(-(number + 0.5) / N_WINDOWS / _FALLS_WITHIN)
+        mean.append(min(first, loss + (first - loss) * falls))
+    if law is not None:
+        # The law is of finished trainings; on the way, with a high learning rate, the loss lies above it.
+        low, high = [0.9 * value for value in mean], [min(first + _NATS_AROUND_FIRST, 1.3 * value) for value in mean]
+        return Expectation("the law fitted to this data", "loss_nats", _band(mean, low, high),
+                           beginning.total_tokens, first)  # fmt: skip
+    low = [0.15 * value for value in mean]
+    high = [min(first + _NATS_AROUND_FIRST, 1.5 * value + 0.5) for value in mean]
+    source = "what holds for text from the web, roughly: there is no reference and no fitted law"
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first)
+
+
+def _from_base(beginning: Beginning) -> Expectation:
+    base = beginning.first_loss or 0.0
+    mean = [base * (0.9 - 0.3 * number / N_WINDOWS) for number in range(N_WINDOWS)]
+    low, high = [0.02 * base] * N_WINDOWS, [1.1 * base + 0.1] * N_WINDOWS
+    source = "the base model's own loss on the same tokens, which should not be exceeded: there is no reference"
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, base)
+
+
+def _from_ln_2(beginning: Beginning) -> Expectation:
+    first = math.log(2)
+    mean = [first * (1 - 0.5 * (number + 1) / N_WINDOWS) for number in range(N_WINDOWS)]
+    low, high = [0.0] * N_WINDOWS, [first + 0.1] * N_WINDOWS
+    source = "ln 2, where the model still is its own reference: there is no recorded one"
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first)
+
+
+def _rewards(beginning: Beginning) -> Expectation:
+    first = beginning.first_loss or 0.0  # here the share of right answers at the start
+    mean = [first + (1 - first) * 0.3 * (number + 1) / N_WINDOWS for number in range(N_WINDOWS)]
+    low, high = [first - 0.15] * N_WINDOWS, [1.0] * N_WINDOWS
+    source = "the reward at the start, below which it should not fall: there is no reference"
+    return Expectation(source, "reward", _band(mean, low, high), beginning.total_tokens, first)
+
+
+def _band(mean: list[float], low: list[float], high: list[float]) -> Band:
+    return Band(tuple(mean), tuple(low), tuple(high))

@@ -1,0 +1,123 @@
+"""`hornbook scale`: a ladder of small runs on a recipe's own data, the law that they follow, and whether it holds.
+
+The law is fitted to the runs of five sizes and two budgets. Then one more run, four times as dear as the dearest of
+them, is predicted first and made after: the prediction's error is part of what is written. `NAME.law.json` beside the
+recipe has all of it, and `hornbook run` takes it along for the curve to expect.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from hornbook.errors import UserError
+from hornbook.many_runs import make_data, run_on
+from hornbook.planning.expected import LAW_FILE
+from hornbook.planning.flops import total_training_flops
+from hornbook.planning.ladder import HELD_OUT, Rung, budget_of, ladder, rung, rung_recipe
+from hornbook.planning.law import Law
+from hornbook.planning.law_picture import draw_law
+from hornbook.planning.plan import planned_config
+from hornbook.planning.scaling import Point, bootstrap, fit_law
+from hornbook.planning.units import quantity
+from hornbook.recipe import Recipe
+from hornbook.run_directory import RunDirectory, read_json, write_json
+from hornbook.stages.training import BEGINNING_FILE
+
+_LEAST_SIZES = 3
+_SHARE_OF_THE_RECIPE = 1 / 16
+
+
+class Options(Protocol):
+    """What is read of the verb's options."""
+
+    recipe: Path
+    sizes: int
+    flops: float | None
+    runs: Path
+    json: bool
+
+
+def scale(options: Options, recipe: Recipe, console: Console) -> None:
+    """Run the ladder, fit the law, check it on the held-out run, and write and print what was found.
+
+    Runs that are there already are not made again. Raises UserError where the recipe has no pretraining of its own, and
+    for fewer than three sizes.
+    """
+    if recipe.pretrain is None or recipe.origin is not None:
+        raise UserError("scale: fits a law to pretraining from new weights, and this recipe has none.")
+    if options.sizes < _LEAST_SIZES:
+        raise UserError(f"sizes: must be at least {_LEAST_SIZES}, or there is no valley to see, but is {options.sizes}")
+    flops = options.flops
+    if flops is None:
+        flops = total_training_flops(planned_config(recipe), recipe.pretrain) * _SHARE_OF_THE_RECIPE
+    rungs = ladder(recipe, options.sizes, flops)
+    console.print(f"{len(rungs)} runs, {budget_of(rungs):.2e} FLOPs in all, and one of {HELD_OUT * flops:.2e}")
+    data = make_data(recipe, options.runs, console)
+    points = [_run(recipe, one, options.runs, data, console) for one in rungs]
+    law = fit_law(points)
+    best, tokens = law.best_split(HELD_OUT * flops)
+    held_out = rung(recipe, best, HELD_OUT * flops)
+    predicted = law.loss(held_out.parameters, held_out.tokens)
+    console.print(f"predicted of the held-out run: {predicted:.3f} nats", highlight=False)
+    measured = _run(recipe, held_out, options.runs, data, console)
+    intervals = bootstrap(points, law, HELD_OUT * flops)
+    found = {
+        "law": vars(law),
+        "intervals_80_percent": {name: vars(interval) for name, interval in intervals.items()},
+        "points": [vars(point) for point in points],
+        "best_for_four_times": {"flops": HELD_OUT * flops, "parameters": best, "tokens": tokens},
+        "held_out": vars(measured) | {"predicted": predicted, "off_by": predicted / measured.loss - 1},
+    }
+    write_json(options.recipe.with_suffix(f".{LAW_FILE}"), found)
+    picture = options.recipe.with_suffix(".law.svg")
+    draw_law(points, law, measured, picture, f"{recipe.name}: the loss of each budget, by size")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    _print(found, points, console)
+    console.print(f"{options.recipe.with_suffix(f'.{LAW_FILE}')}, {picture}", highlight=False, soft_wrap=True)
+
+
+def _run(recipe: Recipe, one: Rung, runs: Path, data: RunDirectory, console: Console) -> Point:
+    """One rung, run and measured: the validation's loss in nats per token."""
+    name = f"{recipe.name}-{quantity(one.parameters).replace(' ', '')}-{quantity(one.tokens).replace(' ', '')}"
+    console.print(f"{quantity(one.parameters)} parameters on {quantity(one.tokens)} tokens", highlight=False)
+    run = run_on(data, rung_recipe(recipe, one, name), runs, "pretrain", Console(quiet=True))
+    stage = run.stage("pretrain")
+    facts = (stage.record() or {"facts": {}})["facts"]
+    bytes_per_token = read_json(stage.path / BEGINNING_FILE)["data"]["bytes_per_label"]
+    loss = facts["validation_bits_per_byte"] * math.log(2) * bytes_per_token
+    console.print(f"  {loss:.3f} nats, {facts['training_seconds']:.0f} s", highlight=False)
+    return Point(one.parameters, one.tokens, loss)
+
+
+def _print(found: dict[str, Any], points: list[Point], console: Console) -> None:
+    table = Table("parameters", title="The ladder", title_justify="left")
+    for column in ("tokens", "FLOPs", "loss, nats", "by the law", "off by"):
+        table.add_column(column, justify="right")
+    law = Law(**found["law"])
+    held_out = found["held_out"]
+    last = Point(held_out["parameters"], held_out["tokens"], held_out["loss"])
+    for point in [*points, last]:
+        if point is last:
+            table.add_section()
+        by_law = law.loss(point.parameters, point.tokens)
+        table.add_row(
+            quantity(point.parameters),
+            quantity(point.tokens),
+            f"{point.flops:.2e}",
+            f"{point.loss:.3f}",
+            f"{by_law:.3f}",
+            f"{by_law / point.loss - 1:+.1%}",
+        )
+    console.print(table)
+    console.print(
+        f"L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / D^{law.beta:.3f}", highlight=False
+    )
+    for name, interval in found["intervals_80_percent"].items():
+        text = f"  {name.replace('_', ' ')}: {interval['low']:.4g} to {interval['high']:.4g}"
+        console.print(text, style="dim", highlight=False)

@@ -1,0 +1,192 @@
+"""Curves to expect, bands around several seeds, and what a verdict says of curves made by hand."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Tolerance, band_of, finished_windows, windows
+from hornbook.planning.expected import (
+    Beginning,
+    bring_along,
+    expectation,
+    read_law,
+    read_reference,
+    record_of,
+    write_reference,
+)
+from hornbook.planning.law import Law
+from hornbook.planning.score import score
+from hornbook.planning.verdict import Watch, judge
+from hornbook.run_directory import write_json
+
+TOTAL_TOKENS, STEPS, VOCAB_SIZE = 40_000, 200, 500
+SETTINGS = {"tokens": TOTAL_TOKENS}
+
+
+def _beginning(stage: str = "pretrain", **fields: Any) -> Beginning:
+    return Beginning(stage, TOTAL_TOKENS, VOCAB_SIZE, 100_000, SETTINGS, **fields)
+
+
+def _records(seed: int = 0, **changes: Any) -> list[dict[str, Any]]:
+    """A training that falls from ln V towards 2, a little different with each seed."""
+    records = []
+    for step in range(1, STEPS + 1):
+        loss = 2 + (math.log(VOCAB_SIZE) - 2) * math.exp(-step / 30) + 0.01 * math.sin(step * (seed + 1))
+        record = {"step": step, "tokens": step * TOTAL_TOKENS // STEPS, "loss_nats": loss, "grad_norm": 1.0,
+                  "lr": 0.01, "labelled_fraction": 0.6, "next_label_fraction": 1.0, "top_label_fraction": 0.1,
+                  "repeated_fraction": 0.0}  # fmt: skip
+        records.append(record | {name: change(step, record) for name, change in changes.items()})
+    return records
+
+
+def _reference() -> dict[str, Any]:
+    runs = {seed: _records(seed) for seed in (1, 2, 3)}
+    return {"seeds": [1, 2, 3], "stages": {"pretrain": record_of(runs, _beginning(), {"tokens": 1000.0})}}
+
+
+def test_a_window_has_the_mean_of_its_steps() -> None:
+    records = _records()
+    measured = windows(records, "loss_nats", TOTAL_TOKENS)
+
+    assert len(measured) == N_WINDOWS
+    first = [record["loss_nats"] for record in records[: STEPS // N_WINDOWS]]
+    assert measured[0] == pytest.approx(sum(first) / len(first))
+    assert windows(records[:15], "loss_nats", TOTAL_TOKENS)[2:] == [None] * (N_WINDOWS - 2)
+    assert finished_windows(records[:15], TOTAL_TOKENS) == 1
+
+
+def test_a_band_is_as_wide_as_seeds_differ_and_never_narrower_than_its_tolerance() -> None:
+    alike = band_of([[1.0] * N_WINDOWS] * 3, Tolerance(relative=0.02))
+    apart = band_of([[value] * N_WINDOWS for value in (0.9, 1.0, 1.1)], Tolerance(relative=0.02))
+
+    assert alike.low[0] == pytest.approx(0.98)
+    assert apart.high[0] - 1.0 == pytest.approx(5 * math.sqrt(0.01 * (1 + 1 / 3)))
+    assert band_of([[None, *[1.0] * (N_WINDOWS - 1)]], Tolerance()) is None
+
+
+def test_another_seed_is_within_the_reference() -> None:
+    expected = expectation(_beginning(), _reference(), None)
+    verdict = judge(_records(9), expected, {"tokens": 1000.0})
+
+    assert "3 seeds" in expected.source
+    assert verdict.is_within
+    assert verdict.causes == ()
+    assert verdict.sentence.startswith("As expected: ")
+
+
+def test_a_loss_that_leaves_its_band_is_told_with_its_step() -> None:
+    late = _records(9, loss_nats=lambda step, record: record["loss_nats"] + (0.5 if step > 100 else 0))
+    verdict = judge(late, expectation(_beginning(), _reference(), None), {"tokens": 1000.0})
+
+    assert not verdict.is_within
+    assert 100 <= verdict.outside[0].since_step <= 111
+    assert verdict.outside[0].off_by > 0.2
+    assert verdict.as_json()["outside"][0]["figure"] == "loss_nats"
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "cause"),
+    [
+        ("lr", 0.1, "learning rate too high"),
+        ("lr", 0.001, "learning rate too low"),
+        ("next_label_fraction", 0.1, "shuffled labels"),
+        ("labelled_fraction", 0.9, "mask"),
+        ("repeated_fraction", 0.8, "repeated data"),
+    ],
+)
+def test_a_sign_points_to_its_cause(figure: str, value: float, cause: str) -> None:
+    records = _records(9, **{figure: lambda step, record: value})
+    verdict = judge(records, expectation(_beginning(), _reference(), None), {"tokens": 1000.0})
+
+    assert verdict.causes[0].name == cause
+    assert verdict.causes[0].check
+
+
+def test_steps_without_a_finite_value_point_to_the_precision() -> None:
+    records = _records(9)
+    for record in records[5::20]:
+        record |= {"loss_nats": None, "grad_norm": None}
+
+    assert judge(records, expectation(_beginning(), _reference(), None)).causes[0].name == "precision"
+
+
+def test_missing_data_is_told_whatever_the_loss_does() -> None:
+    verdict = judge(_records(9), expectation(_beginning(), _reference(), None), {"tokens": 500.0})
+
+    assert not verdict.is_within
+    assert verdict.causes[0].name == "data missing"
+
+
+def test_a_watch_warns_once_and_while_it_runs() -> None:
+    watch = Watch(expectation(_beginning(), _reference(), None), {"tokens": 1000.0})
+    said = [
+        (record["step"], line)
+        for record in _records(9, next_label_fraction=lambda step, record: 0.1)
+        for line in watch(record)
+    ]
+
+    assert said[0][0] == STEPS // N_WINDOWS
+    assert "shuffled labels" in said[1][1]
+    assert len([line for _, line in said if line.startswith("Not as expected")]) == 1
+
+
+def test_without_a_reference_pretraining_begins_near_ln_v_and_falls() -> None:
+    expected = expectation(_beginning(), None, None)
+
+    assert expected.first == pytest.approx(math.log(VOCAB_SIZE))
+    assert list(expected.curve.mean) == sorted(expected.curve.mean, reverse=True)
+    assert expected.curve.low[-1] < 2 < expected.curve.high[-1]
+
+
+def test_a_fitted_law_is_taken_before_the_general_one() -> None:
+    law = Law(1.5, 50.0, 60.0, 0.4, 0.4)
+    expected = expectation(_beginning(), None, law)
+
+    assert "law" in expected.source
+    assert expected.curve.mean[-1] == pytest.approx(law.loss(100_000, TOTAL_TOKENS), rel=0.05)
+
+
+def test_each_stage_has_its_own_beginning() -> None:
+    preference = expectation(_beginning("preference"), None, None)
+    assert preference.first == pytest.approx(math.log(2))
+    assert preference.curve.low[0] <= math.log(2) <= preference.curve.high[0]
+
+    finetune = expectation(_beginning("finetune", first_loss=3.0), None, None)
+    assert finetune.curve.low[-1] < 1.5 < 3.0 < finetune.curve.high[-1] < 3.6
+
+    reinforce = expectation(_beginning("reinforce", first_loss=0.4), None, None)
+    assert reinforce.figure == "reward"
+    assert reinforce.curve.low[0] < 0.4 < reinforce.curve.high[-1] <= 1
+
+
+def test_a_reference_of_another_training_is_not_taken() -> None:
+    other = Beginning("pretrain", TOTAL_TOKENS, VOCAB_SIZE, 100_000, {"tokens": 7})
+
+    assert "reference of" not in expectation(other, _reference(), None).source
+
+
+def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> None:
+    recipe, run = tmp_path / "little.toml", tmp_path / "run"
+    run.mkdir()
+    assert read_reference(run) is None
+    assert read_law(run) is None
+    write_reference(tmp_path / "little.expected.json", _reference())
+    write_json(tmp_path / "little.law.json", {"law": vars(Law(1.0, 2.0, 3.0, 0.4, 0.5))})
+    bring_along(recipe, run)
+
+    assert read_reference(run) == _reference()
+    assert read_law(run) == Law(1.0, 2.0, 3.0, 0.4, 0.5)
+
+
+def test_a_score_says_by_how_much_each_prediction_was_off() -> None:
+    rows = score({"parameters": 100, "seconds": 5.0}, {"parameters": 100, "seconds": 10.0, "loss_nats": 2.0})
+
+    assert rows["parameters"]["off_by"] == 0
+    assert rows["seconds"]["off_by"] == pytest.approx(-0.5)
+    assert rows["loss_nats"] == {"predicted": None, "measured": 2.0, "off_by": None}
+
+
+def test_every_watched_figure_has_its_tolerance() -> None:
+    assert {"loss_nats", "reward", "lr", "labelled_fraction"} <= set(TOLERANCES)
