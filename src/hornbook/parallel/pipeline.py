@@ -72,6 +72,7 @@ class PipelinedModel(nn.Module):
     def __init__(self, config: ModelConfig, parts: list[StagePart], mesh: Mesh, dtype: torch.dtype) -> None:
         super().__init__()
         self.config, self.parts, self._mesh, self._dtype = config, nn.ModuleList(parts), mesh, dtype
+        self._loss_dtype = torch.promote_types(dtype, torch.float32)
         self._group = mesh.group("pipeline")
         self._ranks = dist.get_process_group_ranks(self._group)
         self._schedule: tuple[tuple[int, ...], Any] | None = None
@@ -99,8 +100,8 @@ class PipelinedModel(nn.Module):
         for sums in (sums for part in self._stages() for sums in part.sums):
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value
-        loss = torch.stack(losses).sum().detach() if losses else torch.zeros((), device=index.device)
-        return loss, totals
+        nothing = torch.zeros((), dtype=self._loss_dtype, device=index.device)
+        return torch.stack([nothing, *(loss.detach() for loss in losses)]).sum(), totals
 
     def forward(
         self,
@@ -201,7 +202,7 @@ class PipelinedModel(nn.Module):
         hidden = torch.empty(
             rows, tokens // section.tensor, self.config.d_model, dtype=self._dtype, device=device, requires_grad=True
         )
-        loss = torch.empty(1, dtype=torch.promote_types(self._dtype, torch.float32), device=device, requires_grad=True)
+        loss = torch.empty(1, dtype=self._loss_dtype, device=device, requires_grad=True)
         stages = [
             PipelineStage(
                 part,

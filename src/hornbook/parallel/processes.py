@@ -7,6 +7,7 @@ do, such as reading a corpus or writing metrics; the others wait for it at the c
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -90,7 +91,10 @@ def joined_processes() -> Iterator[Processes]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     watch = Watch(dist.PrefixStore(f"watch/{attempt}", own_store), rank, world_size)
     try:
-        yield Processes(rank, world_size, dist.PrefixStore("processes", store))
+        with warnings.catch_warnings():
+            # Nothing here changes in place what a model returns.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+            yield Processes(rank, world_size, dist.PrefixStore("processes", store))
     except (UserError, RunFailed, FailedElsewhere, KeyboardInterrupt) as failure:
         # All of them meet most failures together; then rank 0 speaks for all.
         watch.tell_end(str(failure) or "stopped")
