@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 TAKES_THE_REST = -1
 _STAGES_FOR_EACH_PROCESS = {"gpipe": 1, "1f1b": 1, "interleaved": 2}
-_CUT_BY_DATA_ALONE = ("preference", "classify")
+SPREAD_STAGES = ("pretrain", "finetune")
+"""Those that all processes train together; the others are trained by the first alone, while the rest waits."""
 
 Problem = tuple[list[str], str]
 """All the fields that were looked at, and what is wrong with the first."""
@@ -67,7 +68,7 @@ class ParallelSection(Section):
 class Cuttable:
     """The numbers of a training that have to divide. None where they are not known yet.
 
-    n_rows: rows of a step (`row_tokens` tokens each); units: what cannot be cut further, such as a pair of rows.
+    n_rows: rows of a step, of `row_tokens` tokens each.
     """
 
     stage: str
@@ -77,7 +78,7 @@ class Cuttable:
     d_ff: int | None
     vocab_size: int | None
     row_tokens: int
-    n_units: int
+    n_rows: int
     has_adapters: bool
 
 
@@ -128,21 +129,17 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
             f"cuts the model into {section.stages} parts, more than the {training.n_layers} layers of model.n_layers",
         )
     n_data = section.replicate * (1 if section.shard in (0, TAKES_THE_REST) else section.shard)
-    if training.n_units % n_data:
+    if training.n_rows % n_data:
         yield (
             ["parallel.shard", "parallel.replicate", f"{stage}.global_batch_tokens"],
-            f"and replicate must divide the {training.n_units} rows of a step of {stage}, but come to {n_data}",
+            f"and replicate must divide the {training.n_rows} rows of a step of {stage}, but come to {n_data}",
         )
-    elif section.pipeline > training.n_units // n_data:
+    elif section.pipeline > training.n_rows // n_data:
         yield (
             ["parallel.pipeline", f"{stage}.global_batch_tokens"],
-            f"must be at most the {training.n_units // n_data} rows of a step of {stage} that each process computes, "
+            f"must be at most the {training.n_rows // n_data} rows of a step of {stage} that each process computes, "
             f"but is {section.pipeline}",
         )
-    if stage in _CUT_BY_DATA_ALONE and max(section.tensor, section.pipeline) > 1:
-        yield ["parallel.tensor", stage], f"and pipeline must be 1 for {stage}: only replicate and shard can cut it"
-    if stage == "reinforce" and (section.resolved(1).processes or 1) > 1:
-        yield ["parallel", stage], "must have one process: reinforce draws answers while it trains"
 
 
 def recipe_problems(recipe: "Recipe") -> Iterator[Problem]:
@@ -158,8 +155,9 @@ def recipe_problems(recipe: "Recipe") -> Iterator[Problem]:
 def _cuttables(recipe: "Recipe") -> Iterator[Cuttable]:
     model = recipe.model
     for name, section in recipe.training_sections.items():
+        if name not in SPREAD_STAGES:
+            continue
         row_tokens = section.row_tokens or model.max_seq_len
-        units = 2 * row_tokens if name == "preference" else row_tokens
         cuttable = Cuttable(
             stage=name,
             n_layers=model.n_layers,
@@ -168,7 +166,7 @@ def _cuttables(recipe: "Recipe") -> Iterator[Cuttable]:
             d_ff=model.d_ff,
             vocab_size=recipe.tokenizer.vocab_size if recipe.tokenizer.load_from is None else None,
             row_tokens=row_tokens,
-            n_units=max(1, section.global_batch_tokens // units),
+            n_rows=max(1, section.global_batch_tokens // row_tokens),
             has_adapters=getattr(section, "lora", None) is not None,
         )
         if recipe.origin is not None:  # the model in that folder says it

@@ -128,7 +128,9 @@ def main(job: Path) -> None:
             losses, weights = train(run, job.parent, processes)
             if processes.is_first:
                 (job.parent / f"{run['name']}.json").write_text(json.dumps(losses))
-                save_file({name: value.contiguous() for name, value in weights.items()}, job.parent / f"{run['name']}.st")
+                save_file(
+                    {name: value.contiguous() for name, value in weights.items()}, job.parent / f"{run['name']}.st"
+                )
                 print("done", run["name"], flush=True)
 
 

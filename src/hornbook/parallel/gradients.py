@@ -9,7 +9,9 @@ from hornbook.parallel.mesh import Mesh
 from hornbook.parallel.shards import copies_of_part, own_part
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], twice: Iterable[nn.Parameter], mesh: Mesh, most: float) -> Tensor:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], twice: Iterable[nn.Parameter], mesh: Mesh, most: float
+) -> Tensor:
     """Shorten the gradient of the whole model to the norm `most` where it is longer. Returns its norm before.
 
     twice: parameters that two stages hold. Every number counts once, however many processes hold it.

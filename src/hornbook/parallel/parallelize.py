@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,11 @@ from hornbook.parallel.tensor import share_layers
 class SpreadModel:
     """A model as this process has it: whole where it is alone, else its part.
 
-    model: what is trained, with parameters of this process's part. shape: the whole model, without values. It is one
+    model: what is trained, a Transformer, or a PipelinedModel that can be called as one. shape: the whole model, without values. It is one
     and the same with `model` where the process is alone.
     """
 
-    model: "Transformer | PipelinedModel"
+    model: Any
     shape: Transformer
     mesh: Mesh
 
@@ -61,6 +62,8 @@ class SpreadModel:
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Every weight of the whole model, in main memory, in rank 0; nothing in the others. All have to call it."""
+        if not self.mesh.is_spread:
+            return {name: weight.detach().cpu().contiguous() for name, weight in named_parameters(self.model).items()}
         return gather_weights(named_parameters(self.model), self.shape, self.mesh)
 
     def whole_model(self) -> Transformer:
@@ -116,4 +119,4 @@ def _without_values(model: Transformer) -> Transformer:
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
         for parameter in model.parameters()
     }
-    return copy.deepcopy(model, instead)  # type: ignore[arg-type]
+    return copy.deepcopy(model, instead)

@@ -47,7 +47,7 @@ class StagePart(nn.Module):
         self.transformer, self.number, self.is_last = transformer, number, is_last
         self.micro_batches: list[Batch] = []
         self.loss_sum: LossSum | None = None
-        self.count: Tensor | None = None
+        self.count = torch.ones(())
         self.sums: list[dict[str, Tensor]] = []
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class PipelinedModel(nn.Module):
         if self._tied_group is None:
             return []
         weights = [part.transformer.model.embed_tokens.weight for part in self._stages()]
-        return [weight for weight in weights if weight is not None]
+        return [weight for weight in weights if isinstance(weight, nn.Parameter)]
 
     def _stages(self) -> Iterator[StagePart]:
         for part in self.parts:

@@ -66,7 +66,6 @@ def joined_processes() -> Iterator[Processes]:
     if started_processes() is None:
         yield Processes()
         return
-    import torch
     import torch.distributed as dist
 
     from hornbook.parallel.watch import SILENT_SECONDS, Watch

@@ -62,7 +62,7 @@ def stage_of(model: Transformer, layers: range) -> Transformer:
         tied = model.model.embed_tokens.weight if is_last and model.lm_head is None else None
         decoder.embed_tokens = Received(tied)
         if decoder.embed_positions is not None:
-            decoder.embed_positions = _AddsNothing()
+            decoder.register_module("embed_positions", _AddsNothing())
     if not is_last:
         decoder.norm = nn.Identity()
     stage = copy.copy(model)

@@ -3,8 +3,8 @@
 Each process has some heads of attention and a part of the feed-forward's width (Shoeybi et al. 2019, Megatron-LM,
 arXiv 1909.08053, section 3): the matrices into them are cut by outputs, those back out by inputs, and what these give
 is added up. Between the layers each process has some tokens of every row, so that norms and sums are not computed
-twice (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2, sequence parallelism): gathering tokens on the way in and
-scattering sums on the way out cost together what adding up would.
+twice (Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2, sequence parallelism): gathering tokens on the way in
+and scattering sums on the way out cost together what adding up would.
 
 The vocabulary is cut by its rows. Each process looks up the tokens it has, and computes its own scores; for the loss
 they exchange three numbers for each token, never the scores.
@@ -79,8 +79,9 @@ def _layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
 
 def _cut_rows(module: nn.Module, mesh: DeviceMesh) -> None:
     """Cut the weight of a module that is never called, but asked for its weight."""
-    if module.weight is not None:
-        cut = distribute_tensor(module.weight.detach(), mesh, [Shard(0)], src_data_rank=None)
+    weight = module.weight
+    if isinstance(weight, Tensor):
+        cut = distribute_tensor(weight.detach(), mesh, [Shard(0)], src_data_rank=None)
         module.register_parameter("weight", nn.Parameter(cut))
 
 
@@ -174,4 +175,3 @@ class _SharedVocabularyCrossEntropySum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
         return hidden_grad_ND * grad, head_grad_VD * grad, None, None, None, None, None, None
-

@@ -5,6 +5,7 @@ away, or a process that said why it ended. It gives its own process a moment to 
 dead process often breaks at once, and then ends it, with a sentence that names who was lost.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -39,7 +40,8 @@ class Watch:
         """Let the others know that this process ends because of something that happened here. Ends the watch."""
         self._is_over.set()
         self._thread.join()
-        self._quietly(lambda: self._store.set(f"end/{self._rank}", reason))
+        with contextlib.suppress(Exception):  # the process that keeps the store may have gone
+            self._store.set(f"end/{self._rank}", reason)
 
     def stop(self) -> None:
         """End the watch: all is done."""
@@ -71,8 +73,8 @@ class Watch:
                 elif time.monotonic() - self._last_change[rank] > SILENT_SECONDS:
                     host = self._store.get(f"host/{rank}").decode()
                     self._find(
-                        f"Rank {rank} (on {host}) has not been heard of for {SILENT_SECONDS:.0f} seconds: it was killed, "
-                        "or its machine has gone. The last checkpoint is intact; the same command goes on from there."
+                        f"Rank {rank} (on {host}) has not been heard of for {SILENT_SECONDS:.0f} seconds: it was "
+                        "killed, or its machine has gone. The last checkpoint is intact; the same command goes on."
                     )
                     return
 
@@ -82,9 +84,3 @@ class Watch:
         if not self._is_over.wait(_SECONDS_TO_END_BY_ITSELF):
             print(f"the run failed: {loss}", file=sys.stderr, flush=True)
             os._exit(FAILED)
-
-    def _quietly(self, action: object) -> None:
-        try:
-            action()  # type: ignore[operator]
-        except Exception:  # noqa: BLE001
-            return

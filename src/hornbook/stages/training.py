@@ -16,10 +16,13 @@ from hornbook.model.config import ModelConfig
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.parallel.mesh import open_mesh
+from hornbook.parallel.parallelize import SpreadModel, parallelize
 from hornbook.planning.flops import flops_per_token
 from hornbook.planning.hardware import Kind
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.tables import size
+from hornbook.recipe_parallel import Cuttable
 from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
@@ -47,7 +50,7 @@ def train_stage(
     few_labels: bool = False,
     more_evaluators: Mapping[str, Evaluator] | None = None,
     patience: int | None = None,
-    before_saving: Callable[[], None] = lambda: None,
+    before_saving: Callable[[Transformer], None] = lambda model: None,
 ) -> dict[str, Any]:
     """Train `model` to predict the next token of `training`, and leave what came of it in the stage's folder.
 
@@ -55,23 +58,20 @@ def train_stage(
     Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
     most tokens of the training documents are not to be learned. `more_evaluators` run after the validation. With
     `patience` the training ends after so many validations without a better one, and the best model is kept.
-    `before_saving` is called when the training is over and the model not yet saved.
+    `before_saving` is called with the model when the training is over and the model not yet saved.
+
+    Several processes train together, as the recipe's section parallel says. Each then reads its own share of the rows,
+    and all files are written by rank 0.
     """
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
     dtype = pick_dtype(section.precision, device)
-    model.to(device)
     row_tokens = section.row_tokens or model.config.max_seq_len
-    there_already = sum(parameter.nbytes for parameter in model.parameters())
-    fit = fit_in_memory(model.config, section, device, dtype, there_already)
-    if fit.rows == 0:
-        raise RunFailed(f"{name}: {fit.sentence}")
-    if fit.rows < fit.most_rows:
-        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
-    yardstick = Yardstick(
-        flops_per_token(model.config, row_tokens).model,
-        measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS),
-    )
+    mesh = open_mesh(context.recipe.parallel, device, context.processes, _to_cut(name, model.config, section))
+    spread = parallelize(model, mesh, dtype, section.compile)
+    rows_at_once = _rows_at_once(context, spread, section, dtype)
+    peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS) * context.processes.world_size
+    yardstick = Yardstick(flops_per_token(spread.shape.config, row_tokens).model, peak)
     loader = Loader(
         training,
         row_tokens,
@@ -79,7 +79,10 @@ def train_stage(
         derive_seed(context.recipe.seed, name),
         pad_id=tokenizer.pad_id,
         first_in_order=section.order == "corpus",
+        rank=mesh.data_rank,
+        world_size=mesh.n_data,
     )
+    can_write = mesh.section.tensor == mesh.section.pipeline == 1
 
     def validate(model: Transformer) -> dict[str, float]:
         measured = bits_per_byte(
@@ -97,27 +100,32 @@ def train_stage(
 
     waiting = None if patience is None else Patience(folder, patience)
     trainer = Trainer(
-        model=model,
+        model=spread.model,
         objective=NextToken(few_labels=few_labels),
         loader=loader,
-        optimizer=build_optimizer(model, section),
-        section=section.model_copy(update={"micro_batch_size": fit.rows}),
+        optimizer=build_optimizer(spread.model, section),
+        section=section.model_copy(update={"micro_batch_size": rows_at_once}),
         directory=folder,
         total_steps=math.ceil(section.tokens / section.global_batch_tokens),
-        evaluators={"validation": validate, **(more_evaluators or {})},
+        # What writes texts needs layers in one piece.
+        evaluators={"validation": validate, **((more_evaluators or {}) if can_write else {})},
         console=context.console,
         seed=context.recipe.seed,
         device=device,
         dtype=dtype,
         yardstick=yardstick,
+        spread=spread,
     )
     result = trainer.train()
-    if waiting is not None:
-        waiting.restore_best(model)
-    before_saving()
+    model = trainer.whole_model()
+    if mesh.is_first:
+        if waiting is not None:
+            waiting.restore_best(model)
+        before_saving(model)
+        title = f"{context.recipe.name}: {name}"
+        draw_curve(folder / "metrics.jsonl", folder / "curve.svg", title, floor_bits_per_byte)
+        save_final(folder / "final", model, tokenizer)
     speed = result.tokens_per_second
-    draw_curve(folder / "metrics.jsonl", folder / "curve.svg", f"{context.recipe.name}: {name}", floor_bits_per_byte)
-    save_final(folder / "final", model, tokenizer)
     facts = {
         "validation_bits_per_byte": result.last_evaluation["validation"]["bits_per_byte"],
         "floor_bits_per_byte": floor_bits_per_byte,
@@ -128,6 +136,36 @@ def train_stage(
         "mfu": None if speed is None else yardstick.utilization(speed),
     }
     return facts | {key: value for key, value in asdict(result).items() if key not in facts}
+
+
+def _to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttable:
+    row_tokens = section.row_tokens or config.max_seq_len
+    return Cuttable(
+        stage=name,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        d_ff=config.d_ff,
+        vocab_size=config.vocab_size,
+        row_tokens=row_tokens,
+        n_rows=section.global_batch_tokens // row_tokens,
+        has_adapters=getattr(section, "lora", None) is not None,
+    )
+
+
+def _rows_at_once(context: StageContext, spread: SpreadModel, section: TrainingSection, dtype: torch.dtype) -> int:
+    """As many rows as fit, by the plan's estimate. It knows one device only: of several processes, each tries the rows
+    of its share, or the recipe's micro-batch. Raises RunFailed where not even one fits."""
+    config, mesh = spread.shape.config, spread.mesh
+    if mesh.is_spread:
+        return most_rows_at_once(config, section)
+    there_already = sum(parameter.nbytes for parameter in spread.model.parameters())
+    fit = fit_in_memory(config, section, mesh.device, dtype, there_already)
+    if fit.rows == 0:
+        raise RunFailed(f"{context.stage.name}: {fit.sentence}")
+    if fit.rows < fit.most_rows:
+        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
+    return fit.rows
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def save_checkpoint(
     go: they belong to a course that was given up, such as one whose end was damaged. Where writing fails, what was
     written of it is removed. All processes of a mesh have to call it.
     """
-    group = mesh.checkpoint_group if mesh is not None and mesh.is_spread else None
+    group = _group_of(mesh)
     is_first = mesh is None or mesh.is_first
     final = directory / f"step-{step:08d}"
     unfinished = final.with_suffix(_UNFINISHED)
@@ -156,7 +156,7 @@ def save_checkpoint(
 
 
 def _checksums(folder: Path, group: dist.ProcessGroup | None) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file; each process reads what it has written, as torch names it, and rank 0 the rest."""
+    """Size and SHA-256 of every file; each process reads what it wrote (by torch's names), and rank 0 the rest."""
     rank = 0 if group is None else dist.get_rank()
     own = [
         path
@@ -169,6 +169,10 @@ def _checksums(folder: Path, group: dist.ProcessGroup | None) -> dict[str, dict[
     gathered: list[dict[str, dict[str, Any]]] = [{} for _ in range(group.size())]
     dist.all_gather_object(gathered, sums, group=group)
     return {name: entry for some in gathered for name, entry in some.items()}
+
+
+def _group_of(mesh: Mesh | None) -> dist.ProcessGroup | None:
+    return mesh.checkpoint_group if mesh is not None and mesh.is_spread else None
 
 
 def _meet(group: dist.ProcessGroup | None) -> None:
@@ -192,13 +196,14 @@ def latest_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | No
     return next(intact_checkpoints(directory, warn), None)
 
 
-def load_checkpoint(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def load_checkpoint(path: Path, tensors: dict[str, Tensor], mesh: Mesh | None = None) -> dict[str, Any]:
     """Read those of an intact checkpoint's tensors that are asked for, in place, and return its `state`.
 
     Each process reads what it has a part of, whoever wrote it.
     """
     with _without_process_group_warning():
-        dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=not dist.is_initialized())
+        group = _group_of(mesh)
+        dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), process_group=group, no_dist=group is None)
     return read_state(path)
 
 

@@ -68,8 +68,10 @@ class ForwardBackward:
                 # An error that compiling has not caused comes again without it, and is raised then.
                 self._is_compiled, self._loss_sum = False, self._objective.loss_sum
                 for layer in self._spread.layers:
-                    layer._compiled_call_impl = None  # type: ignore[assignment]
-                self._console.print(f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False)
+                    layer._compiled_call_impl = None
+                self._console.print(
+                    f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False
+                )
 
     def loss(self, batch: Batch) -> Tensor:
         """The summed loss of this process's share, without gradients."""

@@ -256,7 +256,7 @@ class Trainer:
             reason = f"{checkpoint.name} does no better on the same data, so it is the data that has changed"
         else:
             from_step, tokens = self.step, self.tokens_seen
-            self._restore(load_checkpoint(checkpoint, self._tensors()))
+            self._restore(load_checkpoint(checkpoint, self._tensors(), self.mesh))
             self._returns = self._returns + 1 if self._returned_to_step == self.step else 1
             self._returned_to_step, self._rolled_back_from_step = self.step, from_step
             self.console.print(
@@ -270,7 +270,7 @@ class Trainer:
         return False
 
     def _last_good_checkpoint(self) -> str | None:
-        """The name of the newest that a run never asked to stop has, too; none that was returned to often enough already.
+        """The name of the newest that a run never asked to stop has, too; none that was returned to too often.
 
         So a run that is stopped and goes on returns to the same one.
         """
@@ -287,7 +287,7 @@ class Trainer:
         """Whether the checkpoint's model has a usual loss on the last batch."""
         weights = {name: tensor for name, tensor in self._tensors().items() if name.startswith("model.")}
         kept = {name: tensor.clone() for name, tensor in weights.items()}
-        load_checkpoint(checkpoint, weights)
+        load_checkpoint(checkpoint, weights, self.mesh)
         loss = self.mesh.add_up_shares(self._forward_backward.loss(self._batch)) / self._count(self._batch)
         for name, tensor in weights.items():
             tensor.copy_(kept[name])
@@ -335,7 +335,7 @@ class Trainer:
         name = self.mesh.processes.first_does(self._newest_checkpoint)
         if name is None:
             return
-        state = load_checkpoint(self._checkpoints / name, self._tensors())
+        state = load_checkpoint(self._checkpoints / name, self._tensors(), self.mesh)
         self._restore(state)
         self.loader.load_state_dict(state["loader"])
         self.console.print(f"Going on from step {self.step} of {self.total_steps}.", highlight=False)
