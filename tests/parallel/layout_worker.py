@@ -1,11 +1,13 @@
 """One of several processes that train a tiny model in one layout after another: python layout_worker.py JOB.
 
 JOB is a JSON file with a list of runs, all made by one set of processes, since starting torch takes longer than they
-do. Each run is {"name", "layout", "dtype", ...}, and rank 0 leaves its losses and final weights in FOLDER/name.
+do. Each run is {"name", "layout", "dtype", ...}, and rank 0 leaves its figures and final weights beside JOB. A run that
+"continues" another begins with a copy of that one's checkpoint of step 10. `rows_in_memory` is how many rows "fit".
 """
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,24 @@ class RaggedBatches:
         self.n_drawn = state["n_drawn"]
 
 
+class LittleMemory(NextToken):
+    """The same objective on a device where only so many rows fit."""
+
+    def __init__(self, most_rows: int) -> None:
+        super().__init__()
+        self._most_rows = most_rows
+
+    def loss_sum(self, model: Transformer, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if torch.is_grad_enabled() and batch.n_rows > self._most_rows:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().loss_sum(model, batch)
+
+
 def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """One run; returns the loss of each step and the whole model's weights (rank 0 alone has these)."""
+    """One run; returns what was measured at each step and the whole model's weights (rank 0 alone has these)."""
+    directory = folder / run["name"]
+    if "continues" in run:
+        processes.first_does(lambda: _copy_half(folder / run["continues"], directory))
     steps, dtype = run.get("steps", 20), getattr(torch, run["dtype"])
     device = torch.device("cpu")
     section = PretrainSection(
@@ -91,13 +109,13 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
     spread = parallelize(model, mesh, torch.float32, compiles=False)
     trainer = Trainer(
         spread.model,
-        NextToken(few_labels=run.get("few_labels", False)),
+        LittleMemory(run["rows_in_memory"]) if "rows_in_memory" in run else NextToken(),
         Share(RaggedBatches(), mesh.data_rank, mesh.n_data),
         build_optimizer(spread.model, section),
         section,
-        folder / run.get("continues", run["name"]),
+        directory,
         steps,
-        {"validation": lambda model: _validate(model)} if run.get("evaluates", True) else {},
+        {"validation": _validate},
         Console(file=io.StringIO()),
         seed=1,
         device=device,
@@ -107,10 +125,15 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
     trainer.train()
     whole = trainer.whole_model()
     records = read_metrics(trainer.directory / "metrics.jsonl")
-    losses = [record["loss_nats"] for record in records]
-    losses += [record["grad_norm"] for record in records]
-    losses += [record["evaluation"]["validation"]["loss_nats"] for record in records if "evaluation" in record]
-    return losses, dict(whole.state_dict()) if mesh.is_first else {}
+    measured = [record[name] for name in ("loss_nats", "grad_norm") for record in records]
+    measured += [record["evaluation"]["validation"]["loss_nats"] for record in records if "evaluation" in record]
+    return measured, dict(whole.state_dict()) if mesh.is_first else {}
+
+
+def _copy_half(finished: Path, new: Path) -> None:
+    kept = "step-00000010"
+    shutil.copytree(finished / "checkpoints" / kept, new / "checkpoints" / kept)
+    shutil.copy(finished / "metrics.jsonl", new)
 
 
 @torch.no_grad()
@@ -125,12 +148,11 @@ def main(job: Path) -> None:
     torch.set_num_threads(1)
     with joined_processes() as processes:
         for run in json.loads(job.read_text()):
-            losses, weights = train(run, job.parent, processes)
+            measured, weights = train(run, job.parent, processes)
             if processes.is_first:
-                (job.parent / f"{run['name']}.json").write_text(json.dumps(losses))
-                save_file(
-                    {name: value.contiguous() for name, value in weights.items()}, job.parent / f"{run['name']}.st"
-                )
+                (job.parent / f"{run['name']}.json").write_text(json.dumps(measured))
+                tensors = {name: value.contiguous() for name, value in weights.items()}
+                save_file(tensors, job.parent / f"{run['name']}.safetensors")
                 print("done", run["name"], flush=True)
 
 

@@ -28,8 +28,8 @@ from hornbook.parallel.tensor import share_layers
 class SpreadModel:
     """A model as this process has it: whole where it is alone, else its part.
 
-    model: what is trained, a Transformer, or a PipelinedModel that can be called as one. shape: the whole model, without values. It is one
-    and the same with `model` where the process is alone.
+    model: what is trained, a Transformer, or a PipelinedModel that can be called as one. shape: the whole model,
+    without values. It is one and the same with `model` where the process is alone.
     """
 
     model: Any
