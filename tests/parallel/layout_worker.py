@@ -25,6 +25,7 @@ from hornbook.objectives.next_token import NextToken
 from hornbook.parallel.mesh import Mesh
 from hornbook.parallel.parallelize import parallelize
 from hornbook.parallel.processes import Processes, joined_processes
+from hornbook.parallel.traffic import TrafficCounter
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_parallel import ParallelSection
 from hornbook.recipe_training import PretrainSection
@@ -122,12 +123,24 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
         dtype=torch.float32,
         spread=spread,
     )
+    if run.get("counts_traffic"):
+        return [_traffic(trainer, run["name"], folder, processes)], {}
     trainer.train()
     whole = trainer.whole_model()
     records = read_metrics(trainer.directory / "metrics.jsonl")
     measured = [record[name] for name in ("loss_nats", "grad_norm") for record in records]
     measured += [record["evaluation"]["validation"]["loss_nats"] for record in records if "evaluation" in record]
     return measured, dict(whole.state_dict()) if mesh.is_first else {}
+
+
+def _traffic(trainer: Trainer, name: str, folder: Path, processes: Processes) -> float:
+    """Count the second step of a new run, when all is set up; each process writes what it has handed over."""
+    trainer._train_step()
+    with TrafficCounter() as counter:
+        batch = trainer.loader.next_batch()
+        trainer._forward_backward(batch, trainer._count(batch))
+    (folder / f"{name}-{processes.rank}.traffic.json").write_text(json.dumps(counter.bytes))
+    return 0.0
 
 
 def _copy_half(finished: Path, new: Path) -> None:
