@@ -27,10 +27,10 @@ def test_every_mismatch_is_told_at_once(write_recipe: Callable[..., Path]) -> No
 
     text = "\n".join(lines)
     for expected in (
-        "must divide model.n_heads, which is 4, but is 3",
-        "must divide model.n_kv_heads, which is 4, but is 3",
-        "must divide tokenizer.vocab_size, which is 4096, but is 3",
-        "must divide pretrain.row_tokens, which is 256, but is 3",
+        "model.n_heads: must be a multiple of parallel.tensor, which is 3, but is 4",
+        "model.n_kv_heads: must be a multiple of parallel.tensor, which is 3, but is 4",
+        "tokenizer.vocab_size: must be a multiple of parallel.tensor, which is 3, but is 4096",
+        "pretrain.row_tokens: must be a multiple of parallel.tensor, which is 3, but is 256",
         "cuts the model into 7 parts, more than the 4 layers",
         "must divide the 4 rows of a step of pretrain, but come to 5",
         "parallel.context: must be 1: torch's ring attention",
@@ -42,7 +42,7 @@ def test_every_mismatch_is_told_at_once(write_recipe: Callable[..., Path]) -> No
 def test_a_pipeline_needs_a_row_for_each_process(write_recipe: Callable[..., Path]) -> None:
     lines = _lines(write_recipe, "shard = 2\npipeline = 4\n")
     assert len(lines) == 1
-    assert "must be at most the 2 rows of a step of pretrain that each process computes, but is 4" in lines[0]
+    assert "must have a row for each of the 4 processes of parallel.pipeline, but has 2" in lines[0]
 
 
 def test_shard_takes_what_is_left() -> None:
@@ -67,7 +67,7 @@ def test_another_number_of_processes_is_refused_together_with_what_does_not_fit_
     text = str(caught.value)
     assert "parallel: needs 64 processes (shard 2 x tensor 16 x pipeline 2), but 1 was started" in text
     assert "torchrun --nproc-per-node 64" in text
-    assert "must divide model.n_heads, which is 8, but is 16" in text
+    assert "model.n_heads: must be a multiple of parallel.tensor, which is 16, but is 8" in text
 
 
 def test_one_process_needs_no_section() -> None:

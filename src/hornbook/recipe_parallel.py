@@ -120,9 +120,10 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
         }
         for name, number in numbers.items():
             if number is not None and number % section.tensor:
-                yield ["parallel.tensor", name], f"must divide {name}, which is {number}, but is {section.tensor}"
+                multiple = f"a multiple of parallel.tensor, which is {section.tensor}"
+                yield [name, "parallel.tensor"], f"must be {multiple}, but is {number}"
         if training.has_adapters:
-            yield ["parallel.tensor", f"{stage}.lora"], f"must be 1 with {stage}.lora, but is {section.tensor}"
+            yield [f"{stage}.lora", "parallel.tensor"], "must be left out where parallel.tensor is more than 1"
     if training.n_layers is not None and section.stages > training.n_layers:
         yield (
             ["parallel.pipeline", "parallel.schedule", "model.n_layers"],
@@ -136,9 +137,9 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
         )
     elif section.pipeline > training.n_rows // n_data:
         yield (
-            ["parallel.pipeline", f"{stage}.global_batch_tokens"],
-            f"must be at most the {training.n_rows // n_data} rows of a step of {stage} that each process computes, "
-            f"but is {section.pipeline}",
+            [f"{stage}.global_batch_tokens", "parallel.pipeline"],
+            f"must have a row for each of the {section.pipeline} processes of parallel.pipeline, but has "
+            f"{training.n_rows // n_data} for each share of the rows",
         )
 
 

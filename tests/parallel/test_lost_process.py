@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a step: the others end soon, say which it was, and the next start goes on."""
+"""A process is killed in the middle of a step: the others end soon, say which it was, and the next start goes on."""
 
 import json
 import subprocess
