@@ -98,6 +98,7 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
             "compile": False,
             "precision": "float32",
             "checkpoint_interval_steps": 10,
+            "evaluation_interval_steps": 10,
             **run.get("section", {}),
         }
     )

@@ -92,7 +92,7 @@ def moved(every: Path, run_all: RunAll) -> Path:
 
 def _assert_same(folder: Path, name: str, reference: str, tolerance: float) -> None:
     expected, measured = (json.loads((folder / f"{run}.json").read_text()) for run in (reference, name))
-    assert len(measured) == 20 + 20 + 1
+    assert len(measured) == 20 + 20 + 2
     assert measured == pytest.approx(expected, rel=tolerance)
     weights, found = (load_file(folder / f"{run}.safetensors") for run in (reference, name))
     assert weights.keys() == found.keys()

@@ -48,7 +48,10 @@ def announce_micro_batch(model: nn.Module, is_last: bool) -> None:
 
 
 def let_go(model: nn.Module) -> None:
-    """Give back gathered weights, after a pass that was broken off."""
+    """Give back gathered weights, after a pass that no backward pass followed.
+
+    While they are gathered, the parameters are not the ones that the optimizer knows, and do not see new values.
+    """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

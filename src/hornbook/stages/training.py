@@ -82,7 +82,6 @@ def train_stage(
         rank=mesh.data_rank,
         world_size=mesh.n_data,
     )
-    can_write = mesh.section.tensor == mesh.section.pipeline == 1
 
     def validate(model: Transformer) -> dict[str, float]:
         measured = bits_per_byte(
@@ -107,8 +106,8 @@ def train_stage(
         section=section.model_copy(update={"micro_batch_size": rows_at_once}),
         directory=folder,
         total_steps=math.ceil(section.tokens / section.global_batch_tokens),
-        # What writes texts needs layers in one piece.
-        evaluators={"validation": validate, **((more_evaluators or {}) if can_write else {})},
+        # What writes texts needs the model in one piece.
+        evaluators={"validation": validate, **({} if mesh.is_spread else more_evaluators or {})},
         console=context.console,
         seed=context.recipe.seed,
         device=device,

@@ -77,6 +77,7 @@ class ForwardBackward:
         """The summed loss of this process's share, without gradients."""
         with torch.no_grad(), self.autocast():
             losses = [self._objective.loss_sum(self._model, part)[0] for part in self._micro_batches.split(batch)]
+        let_go(self._model)
         return torch.stack(losses).sum()
 
     def autocast(self) -> torch.autocast:

@@ -34,6 +34,7 @@ from hornbook.batching.packing import Batch
 from hornbook.errors import RunFailed
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
+from hornbook.parallel.data import let_go
 from hornbook.parallel.parallelize import SpreadModel
 from hornbook.parallel.shards import named_parameters
 from hornbook.recipe_training import TrainingSection
@@ -310,6 +311,7 @@ class Trainer:
             if not self.spread.is_pipelined:  # whose layers are not all here
                 first = next(self.micro_batches.split(self._batch))
                 sizes = activation_rms(self.spread.layers, lambda: self.objective.loss_sum(self.model, first))
+        let_go(self.model)
         self.model.train()
         self.total_steps = self.mesh.tell(self.total_steps)  # an evaluator may have found that it is enough
         finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
