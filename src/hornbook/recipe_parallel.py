@@ -147,10 +147,10 @@ def recipe_problems(recipe: "Recipe") -> Iterator[Problem]:
     """The problems of all trainings of a recipe, each told once."""
     told = set()
     for training in _cuttables(recipe):
-        for problem in layout_problems(recipe.parallel, training):
-            if problem[1] not in told:
-                told.add(problem[1])
-                yield problem
+        for names, what in layout_problems(recipe.parallel, training):
+            if (names[0], what) not in told:
+                told.add((names[0], what))
+                yield names, what
 
 
 def _cuttables(recipe: "Recipe") -> Iterator[Cuttable]:

@@ -34,7 +34,7 @@ from hornbook.training.metrics import read_metrics
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.trainer import Trainer
 
-N_ROWS, N_TOKENS, VOCAB_SIZE = 16, 8, 32
+N_ROWS, N_TOKENS, VOCAB_SIZE = 8, 8, 32
 
 
 class RaggedBatches:

@@ -38,7 +38,7 @@ def test_the_formula_agrees_with_what_torch_counts(name: str, counted: Path) -> 
     files = sorted(counted.glob(f"{name}-*.traffic.json"))
     measured = sum(sum(json.loads(file.read_text()).values()) for file in files) / 2
     section = ParallelSection(**LAYOUTS[name])
-    n_rows, n_tokens, vocab_size = 16, 8, 32  # of the worker
+    n_rows, n_tokens, vocab_size = 8, 8, 32  # of the worker
     rows = n_rows // (section.shard * section.replicate)
     config = config_from_recipe(ModelSection(preset="llama", n_layers=4, d_model=64, n_heads=4, d_ff=128), vocab_size)
 
