@@ -42,8 +42,8 @@ from hornbook.runtime import torch_generator
 from hornbook.training.forward_backward import ForwardBackward
 from hornbook.training.microbatch import MicroBatchSize
 
-FORWARD_SECONDS, BACKWARD_SECONDS = 0.02, 0.04
-REPEATS = 3
+FORWARD_SECONDS, BACKWARD_SECONDS = 0.05, 0.1
+REPEATS = 2
 N_ROWS, N_TOKENS, VOCAB_SIZE = 16, 16, 64
 TRAFFIC_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "shard 2": (2, {"shard": 2}),
