@@ -102,7 +102,7 @@ def joined_processes() -> Iterator[Processes]:
         raise FailedElsewhere from failure
     except Exception as failure:
         # An exchange breaks where a process has died; who that was, the watch finds out.
-        lost = watch.lost(2 * SILENT_SECONDS if _is_broken_exchange(failure) else 0.0)
+        lost = watch.lost(SILENT_SECONDS if _is_broken_exchange(failure) else 0.0)
         if lost is None:
             watch.tell_end(f"{type(failure).__name__}: {failure}".splitlines()[0])
             raise

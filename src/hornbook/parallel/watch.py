@@ -1,23 +1,29 @@
 """Who is still there: each process writes a beat into the common store, and watches those of the others.
 
-A process that dies leaves the others in an exchange that never ends. Each has a thread that notices: a beat that stays
-away, or a process that said why it ended. It gives its own process a moment to end by itself, since an exchange with a
-dead process often breaks at once, and then ends it, with a sentence that names who was lost.
+A process that dies leaves the others in an exchange that never ends. Each has a thread that notices: a process of the
+same machine that is not there any more, a beat of another machine that stays away, or a process that said why it ended.
+The thread gives its own process a moment to end by itself, since an exchange with a dead process often breaks at once,
+and then ends it, with a sentence that names who was lost.
+
+Beats of the same machine prove nothing: where it is overloaded, they can stay away for long.
 """
 
 import contextlib
+import json
 import os
 import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 import torch.distributed as dist
 
 BEAT_INTERVAL_SECONDS = 1.0
-SILENT_SECONDS = 20.0
+SILENT_SECONDS = 45.0
 _SECONDS_TO_END_BY_ITSELF = 5.0
 FAILED = 1
+_WHAT_NOW = "The last checkpoint is intact; the same command goes on from there."
 
 
 class Watch:
@@ -30,7 +36,7 @@ class Watch:
         self._loss = ""
         self._last_change = dict.fromkeys(range(world_size), time.monotonic())
         self._beats: dict[int, bytes] = {}
-        store.set(f"host/{rank}", socket.gethostname())
+        store.set(f"process/{rank}", json.dumps([_machine(), os.getpid()]))
         store.set(f"end/{rank}", "")
         store.set(f"beat/{rank}", "0")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -70,11 +76,16 @@ class Watch:
                     return
                 if end or beat != self._beats.get(rank):
                     self._beats[rank], self._last_change[rank] = beat, time.monotonic()
+                    continue
+                machine, process = json.loads(self._store.get(f"process/{rank}"))
+                if machine == _machine():
+                    if _is_gone(process):
+                        self._find(f"Rank {rank} (process {process}) was killed. {_WHAT_NOW}")
+                        return
                 elif time.monotonic() - self._last_change[rank] > SILENT_SECONDS:
-                    host = self._store.get(f"host/{rank}").decode()
                     self._find(
-                        f"Rank {rank} (on {host}) has not been heard of for {SILENT_SECONDS:.0f} seconds: it was "
-                        "killed, or its machine has gone. The last checkpoint is intact; the same command goes on."
+                        f"Rank {rank} (on {machine.split()[0]}) has not been heard of for {SILENT_SECONDS:.0f} seconds: "
+                        f"it was killed, or its machine has gone. {_WHAT_NOW}"
                     )
                     return
 
@@ -84,3 +95,26 @@ class Watch:
         if not self._is_over.wait(_SECONDS_TO_END_BY_ITSELF):
             print(f"the run failed: {loss}", file=sys.stderr, flush=True)
             os._exit(FAILED)
+
+
+def _machine() -> str:
+    """The name of this machine, and in which part of it process numbers mean the same."""
+    try:
+        numbering = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbering = ""
+    return f"{socket.gethostname()} {numbering}"
+
+
+def _is_gone(process: int) -> bool:
+    """Whether no such process runs on this machine; one that is dead and not yet buried does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return False
