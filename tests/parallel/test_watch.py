@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch.distributed as dist
@@ -14,10 +13,10 @@ from hornbook.parallel.watch import Watch
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[dist.Store]:
+def store(monkeypatch: pytest.MonkeyPatch) -> dist.Store:
     monkeypatch.setattr(watch, "BEAT_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(watch, "SILENT_SECONDS", 0.3)
-    yield dist.HashStore()
+    return dist.HashStore()
 
 
 def _silent_process(store: dist.Store, machine: str, process: int) -> None:

@@ -84,8 +84,8 @@ class Watch:
                         return
                 elif time.monotonic() - self._last_change[rank] > SILENT_SECONDS:
                     self._find(
-                        f"Rank {rank} (on {machine.split()[0]}) has not been heard of for {SILENT_SECONDS:.0f} seconds: "
-                        f"it was killed, or its machine has gone. {_WHAT_NOW}"
+                        f"Rank {rank} (on {machine.split()[0]}) has not been heard of for {SILENT_SECONDS:.0f} "
+                        f"seconds: it was killed, or its machine has gone. {_WHAT_NOW}"
                     )
                     return
 
