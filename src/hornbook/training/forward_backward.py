@@ -1,4 +1,4 @@
-"""The gradient of a batch: forward and backward passes of its micro-batches, however many fit at once.
+"""The gradient of a batch, in the only backward passes of the project: as many micro-batches as it takes.
 
 Each micro-batch backpropagates its summed loss over the count of the whole batch. So the gradient is the same however
 the batch was cut, and running out of memory costs the time of one step and nothing else.

@@ -1,4 +1,4 @@
-"""The training loop: the only backward pass and the only optimizer step of the project, for every stage.
+"""The training loop: the only one of the project, and its only optimizer step, for every stage.
 
 A step takes one global batch. The labels of the whole batch are counted first; then each micro-batch
 backpropagates its summed loss over that count. So the gradient, and with it the course of the training, does
