@@ -1,8 +1,8 @@
 """Spreading a model over processes, from outside: stages → tensor → recompute → compile → FSDP2, in this order.
 
 Each wraps what the one before has made: layers are cut along the tensor side first, what is computed again in the
-backward pass includes their exchanges, compiling sees both, and FSDP gathers the weights around all of it. Recomputing is
-switched on for the time of a training (`SpreadModel.training`); it sits in a layer's forward, inside what FSDP attaches.
+backward pass includes their exchanges, compiling sees both, and FSDP gathers the weights around all of it. Recomputing
+is switched on for the time of a training (`SpreadModel.training`), in a layer's forward, inside of FSDP's hooks.
 """
 
 import copy
