@@ -12,7 +12,7 @@ from hornbook.parallel.processes import Processes
 from hornbook.recipe import load_recipe
 from hornbook.recipe_parallel import Cuttable, ParallelSection
 
-_FITTING = Cuttable("pretrain", 4, 8, 4, 64, 512, 128, 16, has_adapters=False)
+_FITTING = Cuttable("pretrain", 4, 8, 4, 64, 512, 0, 128, 16, has_adapters=False)
 
 
 def _lines(write_recipe: Callable[..., Path], section: str) -> list[str]:

@@ -68,7 +68,7 @@ class ParallelSection(Section):
 class Cuttable:
     """The numbers of a training that have to divide. None where they are not known yet.
 
-    n_rows: rows of a step, of `row_tokens` tokens each.
+    n_rows: rows of a step, of `row_tokens` tokens each. n_positions: of a table of learned positions; 0: there is none.
     """
 
     stage: str
@@ -77,6 +77,7 @@ class Cuttable:
     n_kv_heads: int | None
     d_ff: int | None
     vocab_size: int | None
+    n_positions: int | None
     row_tokens: int
     n_rows: int
     has_adapters: bool
@@ -116,6 +117,7 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
             "model.n_kv_heads": training.n_kv_heads,
             "model.d_ff": training.d_ff,
             "tokenizer.vocab_size": training.vocab_size,
+            "model.max_seq_len": training.n_positions,
             f"{stage}.row_tokens": training.row_tokens,
         }
         for name, number in numbers.items():
@@ -166,10 +168,12 @@ def _cuttables(recipe: "Recipe") -> Iterator[Cuttable]:
             n_kv_heads=model.n_kv_heads or model.n_heads,
             d_ff=model.d_ff,
             vocab_size=recipe.tokenizer.vocab_size if recipe.tokenizer.load_from is None else None,
+            n_positions=model.max_seq_len if model.preset == "gpt2" else 0,
             row_tokens=row_tokens,
             n_rows=max(1, section.global_batch_tokens // row_tokens),
             has_adapters=getattr(section, "lora", None) is not None,
         )
         if recipe.origin is not None:  # the model in that folder says it
-            cuttable = replace(cuttable, n_layers=None, n_heads=None, n_kv_heads=None, d_ff=None, vocab_size=None)
+            unknown = ("n_layers", "n_heads", "n_kv_heads", "d_ff", "vocab_size", "n_positions")
+            cuttable = replace(cuttable, **dict.fromkeys(unknown))
         yield cuttable

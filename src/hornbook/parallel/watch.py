@@ -59,16 +59,21 @@ class Watch:
 
     def _run(self) -> None:
         number = 0
-        others = [rank for rank in range(self._world_size) if rank != self._rank]
+        not_started = [rank for rank in range(self._world_size) if rank != self._rank]
+        started: list[int] = []
         while not self._is_over.wait(BEAT_INTERVAL_SECONDS):
             number += 1
             try:
                 self._store.set(f"beat/{self._rank}", str(number))
-                started = [rank for rank in others if self._store.check([f"beat/{rank}"])]
+                started += [rank for rank in not_started if self._store.check([f"beat/{rank}"])]
+                not_started = [rank for rank in not_started if rank not in started]
                 keys = [f"{kind}/{rank}" for rank in started for kind in ("beat", "end")]
                 values = self._store.multi_get(keys) if keys else []
             except Exception as problem:  # the process that keeps the store has gone
-                self._find(f"The common store does not answer any more ({problem}): rank 0, which keeps it, has ended.")
+                self._find(
+                    f"The common store does not answer any more ({problem}): rank 0, or torchrun on its machine, which "
+                    f"keeps it, has ended. {_WHAT_NOW}"
+                )
                 return
             for rank, beat, end in zip(started, values[0::2], values[1::2], strict=True):
                 if end and end != b"done":

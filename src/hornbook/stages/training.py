@@ -146,6 +146,7 @@ def _to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttabl
         n_kv_heads=config.n_kv_heads,
         d_ff=config.d_ff,
         vocab_size=config.vocab_size,
+        n_positions=config.max_seq_len if config.positions == "learned" else 0,
         row_tokens=row_tokens,
         n_rows=section.global_batch_tokens // row_tokens,
         has_adapters=getattr(section, "lora", None) is not None,
