@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hornbook import __version__
-from hornbook.errors import RunFailed, UserError
+from hornbook.errors import FailedElsewhere, RunFailed, UserError
 
 if TYPE_CHECKING:
     from hornbook.options import CheckOptions, PlanOptions, ReferenceOptions, RunOptions, ScaleOptions
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except RunFailed as failure:
         _complain("the run failed: ", failure)
+        return 1
+    except FailedElsewhere:
         return 1
     except KeyboardInterrupt:
         goes_on = " The same command goes on from where it stopped." if arguments[:1] == ["run"] else ""
@@ -102,12 +104,14 @@ def _run(arguments: Sequence[str]) -> None:
     options, recipe = _parse_with_recipe(RunOptions, "run", arguments)
     from rich.console import Console
 
+    from hornbook.parallel.processes import joined_processes
     from hornbook.pipeline import Selection, run_pipeline
     from hornbook.planning.expected import bring_along
 
     bring_along(options.recipe, options.runs / recipe.name)
     selection = Selection(only=options.only, start=options.start, until=options.until)
-    run_pipeline(recipe, options.runs, selection, Console())
+    with joined_processes() as processes:
+        run_pipeline(recipe, options.runs, selection, Console(quiet=not processes.is_first), processes=processes)
 
 
 def _plan(arguments: Sequence[str]) -> None:

@@ -14,3 +14,7 @@ class RunFailed(Exception):
 
     The message says what happened and what can be tried. Exit status 1.
     """
+
+
+class FailedElsewhere(Exception):
+    """Another process of the run failed and says why: this one ends without a word."""

@@ -10,14 +10,17 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from hornbook.errors import UserError
+from hornbook.parallel.processes import Processes
 from hornbook.recipe import Recipe
+from hornbook.recipe_parallel import SPREAD_STAGES
 from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import RunDirectory, sha256_file
 from hornbook.show import show_run
@@ -297,36 +300,56 @@ def run_pipeline(
     selection: Selection,
     console: Console,
     stages: Sequence[Stage] = STAGES,
+    processes: Processes | None = None,
 ) -> RunDirectory:
     """Bring the selected stages of a recipe up to date in `runs_directory`/NAME, and show what is there.
+
+    Of several processes, all train together, and the first does the rest while the others wait for it.
 
     Raises UserError where the selection names no stage of the recipe or leaves out work that is not done yet,
     where a source names no file, and where another process works in the same folder.
     """
     stages = [stage for stage in stages if stage.settings(recipe) is not None]
     selected = _select(stages, selection)
-    fingerprints = _fingerprints(recipe, stages)
     run = RunDirectory(Path(runs_directory) / recipe.name)
-    with run.lock():
-        done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
-        _check_needs(stages, selected, done)
-        run.write_recipe(recipe)
-        to_do = [stage for stage in stages if stage in selected and stage.name not in done]
-        _announce(run, stages, selected, done, console)
-        for number, stage in enumerate(to_do, start=1):
+    processes = processes or Processes()
+    with run.lock() if processes.is_first else nullcontext():
+        # By name: to do, in order, each with its fingerprint.
+        to_do = processes.first_does(lambda: _begin(recipe, stages, selected, run, console))
+        for number, stage in enumerate((stage for stage in stages if stage.name in to_do), start=1):
             console.rule(f"[bold]{stage.name}[/bold]  {number} of {len(to_do)}", align="left")
-            _run_stage(stage, fingerprints[stage.name], recipe, run, console)
-        show_run(run.path, [stage.name for stage in stages], console)
+            _run_stage(stage, to_do[stage.name], recipe, run, console, processes)
+        if processes.is_first:
+            show_run(run.path, [stage.name for stage in stages], console)
     return run
 
 
-def _run_stage(stage: Stage, fingerprint: str, recipe: Recipe, run: RunDirectory, console: Console) -> None:
+def _begin(
+    recipe: Recipe, stages: Sequence[Stage], selected: Sequence[Stage], run: RunDirectory, console: Console
+) -> dict[str, str]:
+    """Announce what is to do and return it: the fingerprint of each such stage."""
+    fingerprints = _fingerprints(recipe, stages)
+    done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
+    _check_needs(stages, selected, done)
+    run.write_recipe(recipe)
+    _announce(run, stages, selected, done, console)
+    return {stage.name: fingerprints[stage.name] for stage in selected if stage.name not in done}
+
+
+def _run_stage(
+    stage: Stage, fingerprint: str, recipe: Recipe, run: RunDirectory, console: Console, processes: Processes
+) -> None:
     folder = run.stage(stage.name)
-    folder.begin(fingerprint)
+    processes.first_does(lambda: folder.begin(fingerprint))
     started = time.monotonic()
-    facts = stage.run(StageContext(recipe=recipe, run=run, stage=folder, console=console))
-    folder.finish(fingerprint, seconds=time.monotonic() - started, facts=facts)
-    run.update_summary(stage.name, facts)
+    context = StageContext(recipe=recipe, run=run, stage=folder, console=console)
+    if stage.name in SPREAD_STAGES:
+        facts = stage.run(replace(context, processes=processes))
+    else:
+        facts = processes.first_does(lambda: stage.run(context))
+    if processes.is_first:
+        folder.finish(fingerprint, seconds=time.monotonic() - started, facts=facts)
+        run.update_summary(stage.name, facts)
 
 
 def _select(stages: Sequence[Stage], selection: Selection) -> list[Stage]:

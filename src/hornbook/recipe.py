@@ -30,6 +30,7 @@ from hornbook.recipe_fields import (
     Suites,
     Texts,
 )
+from hornbook.recipe_parallel import ParallelSection, recipe_problems
 from hornbook.recipe_training import (
     ClassifySection,
     FinetuneSection,
@@ -84,6 +85,7 @@ class Recipe(Section):
     preference: PreferenceSection | None = Field(None, description="Training on pairs of answers; may be left out.")
     reinforce: ReinforceSection | None = Field(None, description="Training on rewards; may be left out.")
     classify: ClassifySection | None = Field(None, description="Training a classifier; may be left out.")
+    parallel: ParallelSection = Field(ParallelSection(), description="How a training is spread over processes.")
     evaluate: EvaluateSection = Field(EvaluateSection(), description="What is asked of the model.")
     export: ExportSection = Field(ExportSection(), description="The form in which the model leaves.")
 
@@ -152,7 +154,7 @@ def _validate(table: dict[str, Any]) -> tuple[Recipe, list[tuple[str, str]]]:
     except ValidationError as error:
         problems = problems_of(error, Recipe)
         recipe = Recipe.model_validate(_with_stand_ins(table, [detail["loc"] for detail in error.errors()]))
-    for names, what in problems_across_fields(recipe):
+    for names, what in (*problems_across_fields(recipe), *recipe_problems(recipe)):
         if not any(f"{name}.".startswith(f"{wrong}.") for name in names for wrong, _ in problems):
             problems.append((names[0], what))
     return recipe, problems

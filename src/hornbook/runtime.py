@@ -6,6 +6,7 @@ number of processes and a different order of work.
 """
 
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -45,20 +46,27 @@ def torch_generator(*parts: int | str) -> "torch.Generator":
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
+def started_processes() -> int | None:
+    """How many processes torchrun, or whatever else set its variables, started; None where nothing did."""
+    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ and "RANK" in os.environ else None
+
+
 def pick_device(name: DeviceName = "auto") -> "torch.device":
     """The named device, or with "auto" the fastest kind that this machine has.
 
-    Raises UserError where the named device is not there.
+    Of several GPUs, each process of torchrun takes its own. Raises UserError where the named device is not there.
     """
     import torch
 
     is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     there = [kind for kind in is_there if is_there[kind]]
-    if name == "auto":
-        return torch.device(there[0])
-    if name not in there:
+    if name != "auto" and name not in there:
         raise UserError(f"device: there is no {name} on this machine, but {' and '.join(there)}. Use auto.")
-    return torch.device(name)
+    device = torch.device(there[0] if name == "auto" else name)
+    if device.type == "cuda" and started_processes() is not None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    return device
 
 
 def pick_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.batching import loader as loader_module
-from hornbook.batching.loader import Loader, evaluation_batches
+from hornbook.batching.loader import Loader, Share, evaluation_batches
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.errors import UserError
@@ -223,3 +223,30 @@ def test_evaluation_stops_after_as_many_rows_as_asked_for(make_documents: Callab
 def test_a_document_cut_by_the_end_of_evaluation_counts_in_part() -> None:
     documents = MemoryDocuments([DocumentTokens(range(16), n_bytes=100)])
     assert [n_bytes for _, n_bytes in evaluate(documents, max_rows=1)] == [50]
+
+
+def test_shares_of_a_source_of_whole_batches_are_its_batches_cut_by_rows() -> None:
+    class Source:
+        n_drawn = 0
+
+        def next_batch(self) -> Batch:
+            ids = torch.arange(24).view(6, 4) + self.n_drawn
+            self.n_drawn += 1
+            return Batch(ids, ids, ids, ids)
+
+        def state_dict(self) -> dict[str, int]:
+            return {"n_drawn": self.n_drawn}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.n_drawn = state["n_drawn"]
+
+    shares = [Share(Source(), rank, world_size=3) for rank in range(3)]
+    for share in shares:
+        share.load_state_dict({"n_drawn": 5})
+
+    rows = torch.cat([share.next_batch().input_ids for share in shares])
+
+    assert torch.equal(rows, torch.arange(24).view(6, 4) + 5)
+    assert shares[2].state_dict() == {"n_drawn": 6}
+    with pytest.raises(UserError, match="cannot be shared evenly by 4"):
+        Share(Source(), 0, world_size=4).next_batch()

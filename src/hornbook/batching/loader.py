@@ -12,7 +12,7 @@ is not.
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -139,6 +139,37 @@ class Loader:
         """The numbers below `count` in an order that depends on the seed, the epoch and the purpose alone."""
         draws = numpy_generator("loader", self._seed, self._epoch, *purpose).bit_generator.random_raw(count)
         return np.argsort(draws, kind="stable")
+
+
+class Share:
+    """One process's share of the batches of a source that always makes whole ones: a contiguous part of their rows."""
+
+    def __init__(self, source: "WholeBatches", rank: int, world_size: int) -> None:
+        self._source, self._rank, self._world_size = source, rank, world_size
+
+    def next_batch(self) -> Batch:
+        """Raises UserError where the rows cannot be shared evenly."""
+        batch = self._source.next_batch()
+        if batch.n_rows % self._world_size:
+            raise UserError(f"A step of {batch.n_rows} rows cannot be shared evenly by {self._world_size} processes.")
+        size = batch.n_rows // self._world_size
+        return batch.rows(self._rank * size, (self._rank + 1) * size)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._source.load_state_dict(state)
+
+
+class WholeBatches(Protocol):
+    """A source of the whole batch of each step."""
+
+    def next_batch(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def evaluation_batches(

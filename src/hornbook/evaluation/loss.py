@@ -39,7 +39,7 @@ def bits_per_byte(
     over: tokens and bytes. `max_rows` bounds the rows that are read. Raises UserError where there are no
     tokens.
     """
-    device = model.head_weight.device
+    device = next(model.parameters()).device
     objective = NextToken()
     total_nats, n_tokens, n_bytes = 0.0, 0, 0
     for batch, batch_bytes in evaluation_batches(documents, row_tokens, rows_per_batch, max_rows, pad_id=pad_id):

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
+from hornbook.parallel.tensor import shared_vocabulary_cross_entropy_sum
 
 # Scores computed at once. On a CPU the chunk should stay in the cache (docs/LOG.md); accelerators want it large.
 _SCORES_AT_ONCE_CPU = 2**21
@@ -65,15 +67,11 @@ def chunked_cross_entropy_sum(
     weights_N = (labels_N != IGNORE_INDEX).to(torch.promote_types(compute_dtype, torch.float32))
     if weights_BT is not None:
         weights_N = weights_N * weights_BT.flatten()
-    return _ChunkedCrossEntropySum.apply(
-        hidden_BTD.flatten(0, 1),
-        head_weight_VD,
-        labels_N.clamp_min(0),
-        weights_N,
-        compute_dtype,
-        chunk_tokens,
-        torch.is_grad_enabled(),
-    )
+    hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_N.clamp_min(0)
+    rest = (labels_N, weights_N, compute_dtype, chunk_tokens, torch.is_grad_enabled())
+    if isinstance(head_weight_VD, DTensor):
+        return shared_vocabulary_cross_entropy_sum(hidden_ND, head_weight_VD, *rest)
+    return _ChunkedCrossEntropySum.apply(hidden_ND, head_weight_VD, *rest)
 
 
 class _ChunkedCrossEntropySum(torch.autograd.Function):

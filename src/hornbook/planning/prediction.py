@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from hornbook.planning.flops import flops_per_token, optimizer_flops_per_step, parameters_by_part
 from hornbook.planning.hardware import Device, Kind
-from hornbook.planning.memory import training_memory
+from hornbook.planning.layout import Layout
+from hornbook.planning.memory import ONE_DEVICE, training_memory
 from hornbook.planning.probe import counted_flops_per_token, measured_utilisation
 from hornbook.recipe_training import TrainingSection
 
 if TYPE_CHECKING:
     import torch
 
+    from hornbook.model.config import ModelConfig
     from hornbook.model.transformer import Transformer
     from hornbook.training.metrics import TrainingResult
 
@@ -23,27 +25,29 @@ _UTILISATION_OF_ACCELERATORS = 0.4
 
 
 def predicted_figures(
-    model: "Transformer",
+    config: "ModelConfig",
+    torch_device: "torch.device",
     section: TrainingSection,
     dtype: "torch.dtype",
     rows: int,
     peak_flops_per_second: float,
     total_steps: int,
     loss: float | None,
+    layout: Layout = ONE_DEVICE,
 ) -> dict[str, float | None]:
-    """The plan of one training, `rows` computed at once, on this machine of that measured peak rate.
+    """The plan of one training, `rows` computed at once, on devices whose measured peak rate is that in all.
 
     The share of the peak is measured with a few steps of a like model, on a CPU; on an accelerator, whose memory the
     model may fill, the usual one is assumed.
     """
     import torch
 
-    config, kind = model.config, kind_of(model.head_weight.device)
+    kind = kind_of(torch_device)
     section = section.model_copy(update={"precision": "float32" if dtype == torch.float32 else "bfloat16"})
     row_tokens = section.row_tokens or config.max_seq_len
     device = Device("this one", peak_flops_per_second, None, kind)
     utilisation = measured_utilisation(config, section, device) if kind == "cpu" else _UTILISATION_OF_ACCELERATORS
-    flops = _flops(model, section, total_steps, flops_per_token(config, row_tokens, section.recompute).total)
+    flops = _flops(config, section, total_steps, flops_per_token(config, row_tokens, section.recompute).total)
     speed = None
     if utilisation is not None:
         per_token = flops_per_token(config, row_tokens).model
@@ -51,7 +55,7 @@ def predicted_figures(
     return {
         "parameters": sum(parameters_by_part(config).values()),
         "flops": flops,
-        "peak_memory_bytes": training_memory(config, section, rows, kind).total,
+        "peak_memory_bytes": training_memory(config, section, rows, kind, layout).total,
         "tokens_per_second": speed,
         "seconds": None if speed is None else total_steps * section.global_batch_tokens / speed,
         "loss_nats": loss,
@@ -68,11 +72,11 @@ def measured_figures(
     """The same figures of the training that is over. Operations are torch's own count on one row, times all rows."""
     from hornbook.model.transformer import Transformer
 
-    is_whole = type(model) is Transformer and not any(hasattr(p, "to_local") for p in model.parameters())
+    is_whole = type(model) is Transformer and not model.head_weight.is_meta
     flops = None
     if is_whole:
         per_token = counted_flops_per_token(model, section.row_tokens or model.config.max_seq_len, section)
-        flops = _flops(model, section, result.steps, per_token)
+        flops = _flops(model.config, section, result.steps, per_token)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "flops": flops,
@@ -116,8 +120,8 @@ def kind_of(device: "torch.device") -> Kind:
     return "cpu" if device.type == "cpu" else "accelerator"
 
 
-def _flops(model: "Transformer", section: TrainingSection, steps: int, per_token: float) -> float:
-    updates = steps * optimizer_flops_per_step(model.config, section.optimizer)
+def _flops(config: "ModelConfig", section: TrainingSection, steps: int, per_token: float) -> float:
+    updates = steps * optimizer_flops_per_step(config, section.optimizer)
     return steps * section.global_batch_tokens * per_token + updates
 
 

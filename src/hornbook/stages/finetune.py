@@ -83,7 +83,7 @@ def run(context: StageContext) -> dict[str, Any]:
         few_labels=True,
         more_evaluators={"answers": show_answers} if prompts else {},
         patience=section.patience,
-        before_saving=lambda: keep_adapters(context, section.lora, model, section.init_from or ""),
+        before_saving=lambda model: keep_adapters(context, section.lora, model, section.init_from or ""),
     )
     return facts | {
         "conversations": len(training) + len(validation),

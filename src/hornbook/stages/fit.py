@@ -1,14 +1,20 @@
-"""How a training fits into the memory that is free: compared with the plan before anything is allocated."""
+"""How a training fits into the memory that is free, and over processes: compared before anything is allocated."""
 
 from dataclasses import dataclass
 
 import torch
 
+from hornbook.errors import RunFailed
 from hornbook.model.config import ModelConfig
+from hornbook.parallel.mesh import Mesh
+from hornbook.parallel.parallelize import SpreadModel
 from hornbook.planning.hardware import Kind
+from hornbook.planning.layout import Layout
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.units import size
+from hornbook.recipe_parallel import Cuttable
 from hornbook.recipe_training import TrainingSection
+from hornbook.stages.context import StageContext
 from hornbook.training.memory import free_memory_bytes
 
 
@@ -50,3 +56,51 @@ def fit_in_memory(
         words = f"{fitting} rows at once instead of {most}, since {size(there)} of memory are free"
         return Fit(rows, most, f"computing {words} (about {needed} needed); the gradient is the same.")
     return Fit(rows, most, f"{most} rows at once need about {needed}, and {size(there)} are free.")
+
+
+def fitted(
+    context: StageContext,
+    section: TrainingSection,
+    spread: SpreadModel,
+    dtype: torch.dtype,
+    there_already: int,
+    rows_of_unit: int,
+) -> tuple[TrainingSection, int]:
+    """The section with as many rows at once as fit, and how many these are; says so where they are fewer than wished.
+
+    there_already: bytes of the model. rows_of_unit: rows that a batch never parts. What is free is known of one process
+    alone: several try the rows of their shares, or the recipe's micro-batch. Raises RunFailed where not even one fits.
+    """
+    config, mesh = spread.shape.config, spread.mesh
+    if mesh.is_spread:
+        return section, most_rows_at_once(config, section, layout_of_mesh(mesh))
+    fit = fit_in_memory(config, section, mesh.device, dtype, there_already)
+    if fit.rows == 0:
+        raise RunFailed(f"{context.stage.name}: {fit.sentence}")
+    if fit.rows < fit.most_rows:
+        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
+        section = section.model_copy(update={"micro_batch_size": max(1, fit.rows // rows_of_unit)})
+    return section, fit.rows
+
+
+def layout_of_mesh(mesh: Mesh) -> Layout:
+    """The layout that a plan reckons with."""
+    cut = mesh.section
+    return Layout(cut.replicate, cut.shard, cut.tensor, cut.pipeline, cut.context)
+
+
+def to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttable:
+    """What of a stage is to be cut among processes."""
+    row_tokens = section.row_tokens or config.max_seq_len
+    return Cuttable(
+        stage=name,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        d_ff=config.d_ff,
+        vocab_size=config.vocab_size,
+        n_positions=config.max_seq_len if config.positions == "learned" else 0,
+        row_tokens=row_tokens,
+        n_rows=section.global_batch_tokens // row_tokens,
+        has_adapters=getattr(section, "lora", None) is not None,
+    )

@@ -23,20 +23,24 @@ class Patience:
 
     def watch(self, trainer: Trainer, measured: float) -> None:
         """Look at one more value, the lower the better, that `trainer` has just measured as bits per byte."""
-        records = read_metrics(self._directory / "metrics.jsonl")
-        evaluations = [record["evaluation"] for record in records if "evaluation" in record]
-        values = [evaluation["validation"]["bits_per_byte"] for evaluation in evaluations] + [measured]
-        best = values.index(min(values))
-        if best == len(values) - 1:
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.model.state_dict().items()}
-            atomic_write(self._directory / _BEST_FILE, save(weights))
-        elif len(values) - 1 - best >= self._evaluations and trainer.step < trainer.total_steps:
+        since_best = trainer.mesh.processes.first_does(lambda: self._validations_since_best(measured))
+        if since_best == 0:
+            weights = trainer.spread.whole_weights()
+            if trainer.mesh.is_first:
+                atomic_write(self._directory / _BEST_FILE, save(weights))
+        elif since_best >= self._evaluations and trainer.step < trainer.total_steps:
             trainer.console.print(
                 f"No better validation for {self._evaluations} in a row: ending after step {trainer.step} "
                 f"of {trainer.total_steps}.",
                 highlight=False,
             )
             trainer.total_steps = trainer.step
+
+    def _validations_since_best(self, measured: float) -> int:
+        records = read_metrics(self._directory / "metrics.jsonl")
+        evaluations = [record["evaluation"] for record in records if "evaluation" in record]
+        values = [evaluation["validation"]["bits_per_byte"] for evaluation in evaluations] + [measured]
+        return len(values) - 1 - values.index(min(values))
 
     def restore_best(self, model: Transformer) -> None:
         """Give the model the weights of the best validation."""

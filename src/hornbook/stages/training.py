@@ -15,11 +15,13 @@ import torch
 
 from hornbook.batching.loader import Loader
 from hornbook.batching.shards import Documents
-from hornbook.errors import RunFailed
 from hornbook.evaluation.loss import bits_per_byte
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 from hornbook.objectives.objective import Objective
+from hornbook.parallel.data import let_go
+from hornbook.parallel.mesh import open_mesh
+from hornbook.parallel.parallelize import SpreadModel, parallelize
 from hornbook.planning.curves import windows
 from hornbook.planning.expected import Beginning, Expectation, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
@@ -31,7 +33,7 @@ from hornbook.run_directory import read_json, write_json
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype, precision_note
 from hornbook.stages.context import StageContext
 from hornbook.stages.final import save_final
-from hornbook.stages.fit import fit_in_memory
+from hornbook.stages.fit import fitted, layout_of_mesh, to_cut
 from hornbook.stages.patience import Patience
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
@@ -48,8 +50,12 @@ _PEAK_MEASUREMENT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training: its figures, whether it went as expected, and how good its plan was."""
+    """What came of a training: its model, its figures, whether it went as expected, and how good its plan was.
 
+    The model is in one piece. Of several processes, only rank 0 has its values.
+    """
+
+    model: Transformer
     result: TrainingResult
     expected: Expectation
     verdict: Verdict
@@ -74,33 +80,33 @@ def train(
     first: float | None = None,
     rows_of_unit: int = 1,
     waiting: Patience | None = None,
+    spread: SpreadModel | None = None,
 ) -> Trained:
     """Train the model, which is on its device, and leave checkpoints/ and metrics.jsonl in the stage's folder.
 
     data: a census of the training data. first: what the stage's figure (its loss, or its reward) is before the first
     step, where the model is not a new one. rows_of_unit: rows that a batch never parts, such as the two of a pair.
-    waiting: ends the training when its validation, in bits per byte, no longer gets better.
+    waiting: ends the training when its validation, in bits per byte, no longer gets better. spread: the model as it is
+    spread over processes; then `model` is the whole of it, without values, and only rank 0 writes.
     """
     folder, name = context.stage.path, context.stage.name
-    device = model.head_weight.device
+    spread = spread or SpreadModel.alone(model, model.head_weight.device)
+    mesh, config = spread.mesh, model.config
+    device, layout = mesh.device, layout_of_mesh(mesh)
     dtype = pick_dtype(section.precision, device)
-    row_tokens = section.row_tokens or model.config.max_seq_len
-    there_already = sum(parameter.nbytes for parameter in model.parameters())
-    fit = fit_in_memory(model.config, section, device, dtype, there_already)
-    if fit.rows == 0:
-        raise RunFailed(f"{name}: {fit.sentence}")
-    if fit.rows < fit.most_rows:
-        context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
-        section = section.model_copy(update={"micro_batch_size": max(1, fit.rows // rows_of_unit)})
+    row_tokens = section.row_tokens or config.max_seq_len
+    there_already = sum(parameter.nbytes for parameter in spread.model.parameters())
+    section, rows = fitted(context, section, spread, dtype, there_already, rows_of_unit)
     total_steps = math.ceil(section.tokens / section.global_batch_tokens)
     beginning = beginning_of(context, section, model, data, first)
-    write_json(folder / BEGINNING_FILE, {"beginning": asdict(beginning), "data": dict(data or {})})
+    if mesh.is_first:
+        write_json(folder / BEGINNING_FILE, {"beginning": asdict(beginning), "data": dict(data or {})})
     expected = expectation(beginning, read_reference(context.run.path), read_law(context.run.path))
-    peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS)
+    peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS) * layout.n_devices
     loss = expected.curve.mean[-1] if expected.figure == "loss_nats" else None
-    predicted = predicted_figures(model, section, dtype, fit.rows, peak, total_steps, loss)
+    predicted = predicted_figures(config, device, section, dtype, rows, peak, total_steps, loss, layout)
     watch = Watch(expected, data or {}, read_metrics(folder / "metrics.jsonl"))
-    yardstick = Yardstick(flops_per_token(model.config, row_tokens).model, peak, watch)
+    yardstick = Yardstick(flops_per_token(config, row_tokens).model, peak, watch)
 
     def validate(model: Transformer) -> dict[str, float]:
         measured = evaluators["validation"](model)
@@ -109,12 +115,12 @@ def train(
         return measured
 
     memory = PeakMemory(device, there_already)
-    watched = WatchedBatches(batches, model, step=lambda: trainer.step)
+    watched = WatchedBatches(batches, spread.model, step=lambda: trainer.step)
     trainer = Trainer(
-        model=model,
+        model=spread.model,
         objective=objective,
         loader=watched,
-        optimizer=build_optimizer(model, section),
+        optimizer=build_optimizer(spread.model, section),
         section=section,
         directory=folder,
         total_steps=total_steps,
@@ -125,8 +131,10 @@ def train(
         dtype=dtype,
         yardstick=yardstick,
         notes=watched.notes,
+        spread=spread,
     )
     result = trainer.train()
+    model = trainer.whole_model()
     records = read_metrics(folder / "metrics.jsonl")
     verdict = judge(records, expected, data)
     losses = [value for value in windows(records, "loss_nats", expected.total_tokens) if value is not None]
@@ -139,7 +147,7 @@ def train(
     context.console.print(plan_score_table(name, scored))
     speed = result.tokens_per_second
     return Trained(
-        result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed), data or {}
+        model, result, expected, verdict, scored, None if speed is None else yardstick.utilization(speed), data or {}
     )
 
 
@@ -187,7 +195,7 @@ def train_stage(
     is_new: bool = False,
     more_evaluators: Mapping[str, Evaluator] | None = None,
     patience: int | None = None,
-    before_saving: Callable[[], None] = lambda: None,
+    before_saving: Callable[[Transformer], None] = lambda model: None,
 ) -> dict[str, Any]:
     """Train `model` to predict the next token of `training`, and leave what came of it in the stage's folder.
 
@@ -195,8 +203,11 @@ def train_stage(
     Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
     most tokens of the training documents are not to be learned, and `is_new` that the model knows nothing yet.
     `more_evaluators` run after the validation. With `patience` the training ends after so many validations without a
-    better one, and the best model is kept. `before_saving` is called when the training is over and the model not yet
-    saved.
+    better one, and the best model is kept. `before_saving` is called with the model when the training is over and the
+    model not yet saved.
+
+    Several processes train together, as the recipe's section parallel says. Each then reads its own share of the rows,
+    and all files are written by rank 0. What comes back as the model is `trained.model`: the one given is used up.
     """
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
@@ -204,8 +215,10 @@ def train_stage(
     note = precision_note(section.precision, device)
     if note is not None:
         context.console.print(note)
-    model.to(device)
-    row_tokens = section.row_tokens or model.config.max_seq_len
+    config = model.config
+    row_tokens = section.row_tokens or config.max_seq_len
+    mesh = open_mesh(context.recipe.parallel, device, context.processes, to_cut(name, config, section))
+    spread = parallelize(model, mesh, dtype, section.compile)
 
     def batches() -> Loader:
         return Loader(
@@ -215,6 +228,8 @@ def train_stage(
             derive_seed(context.recipe.seed, name),
             pad_id=tokenizer.pad_id,
             first_in_order=section.order == "corpus",
+            rank=mesh.data_rank,
+            world_size=mesh.n_data,
         )
 
     def validate(model: Transformer) -> dict[str, float]:
@@ -233,26 +248,29 @@ def train_stage(
     trained = train(
         context,
         section,
-        model,
+        spread.shape,
         objective,
         batches(),
-        {"validation": validate, **(more_evaluators or {})},
-        data=census(training, model.config.vocab_size),
-        first=None if is_new else loss_on(model, objective, batches(), dtype),
+        # What writes texts needs the model in one piece.
+        {"validation": validate, **({} if mesh.is_spread else more_evaluators or {})},
+        data=census(training, config.vocab_size),
+        first=None if is_new else loss_on(spread, objective, batches(), dtype),
         waiting=waiting,
+        spread=spread,
     )
-    result = trained.result
-    if waiting is not None:
-        waiting.restore_best(model)
-    before_saving()
-    draw_curve(
-        folder / "metrics.jsonl",
-        folder / "curve.svg",
-        f"{context.recipe.name}: {name}",
-        floor_bits_per_byte,
-        trained.expected.drawn(),
-    )
-    save_final(folder / "final", model, tokenizer)
+    model, result = trained.model, trained.result
+    if mesh.is_first:
+        if waiting is not None:
+            waiting.restore_best(model)
+        before_saving(model)
+        draw_curve(
+            folder / "metrics.jsonl",
+            folder / "curve.svg",
+            f"{context.recipe.name}: {name}",
+            floor_bits_per_byte,
+            trained.expected.drawn(),
+        )
+        save_final(folder / "final", model, tokenizer)
     facts = {
         "validation_bits_per_byte": result.last_evaluation["validation"]["bits_per_byte"],
         "floor_bits_per_byte": floor_bits_per_byte,
@@ -265,13 +283,14 @@ def train_stage(
 
 
 @torch.no_grad()
-def loss_on(model: Transformer, objective: Objective, batches: BatchSource, dtype: torch.dtype) -> float:
+def loss_on(spread: SpreadModel, objective: Objective, batches: BatchSource, dtype: torch.dtype) -> float:
     """The mean loss of a model on the next batch: on the tokens that its first step will see."""
-    device = model.head_weight.device
+    device = spread.mesh.device
     batch = batches.next_batch().to(device)
-    total = 0.0
+    total, count = torch.zeros((), device=device), objective.count(batch).clone()
     for row in range(0, batch.n_rows, EVALUATION_ROWS_AT_ONCE):
         part = batch.rows(row, min(row + EVALUATION_ROWS_AT_ONCE, batch.n_rows))
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            total += float(objective.loss_sum(model, part)[0])
-    return total / max(1, int(objective.count(batch)))
+            total += objective.loss_sum(spread.model, part)[0]
+    let_go(spread.model)
+    return float(spread.mesh.add_up_shares(total)) / max(1, int(spread.mesh.add_up_shares(count)))

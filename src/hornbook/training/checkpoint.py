@@ -7,6 +7,9 @@ the checkpoints before it intact, and a file that the disk has spoilt since is n
 
 `CheckpointWriter` copies the tensors, which takes no longer than a step, and a thread of its own does the rest.
 
+Several processes write one checkpoint together, each its own parts, into a folder that all of them see. The parts are
+put down with their places in the whole, under names that say nothing of processes: it can be read in any other layout.
+
 torch.distributed.checkpoint keeps its table of contents as a pickle. So a checkpoint is for continuing one's
 own run; a model is handed on as safetensors instead.
 """
@@ -27,6 +30,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from hornbook.errors import RunFailed
+from hornbook.parallel.mesh import Mesh
 from hornbook.run_directory import read_json, sha256_file, sync_folder, write_json
 from hornbook.training.disk import reason_of
 
@@ -42,8 +46,11 @@ class CheckpointWriter:
     stay: see `save_checkpoint`.
     """
 
-    def __init__(self, directory: Path, keep: int, milestone_interval_steps: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, keep: int, milestone_interval_steps: int | None = None, mesh: Mesh | None = None
+    ) -> None:
         self._directory, self._keep, self._milestone_interval_steps = directory, keep, milestone_interval_steps
+        self._mesh = mesh
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._step = 0
@@ -68,8 +75,6 @@ class CheckpointWriter:
         self._step = step
         self._thread = threading.Thread(target=self._write, args=(step, copies, state, keep), name="checkpoint")
         self._thread.start()
-        if dist.is_initialized():  # processes talk to each other while they write, and must not do so in two threads
-            self.wait()
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises RunFailed where the last checkpoint could not be written."""
@@ -90,7 +95,7 @@ class CheckpointWriter:
 
     def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
         try:
-            save_checkpoint(self._directory, step, tensors, state, keep, self._milestone_interval_steps)
+            save_checkpoint(self._directory, step, tensors, state, keep, self._milestone_interval_steps, self._mesh)
         except BaseException as failure:  # torch's CheckpointException is not an Exception
             self._failure = failure
 
@@ -108,38 +113,72 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
     milestone_interval_steps: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Path:
     """Write a checkpoint into `directory`, delete the older ones that need not stay, and return its folder.
 
     There stay the `keep` latest up to this one, and every one whose step is a multiple of `milestone_interval_steps`.
     `state` must be what JSON can hold. A checkpoint of the same step is replaced, and those of later steps
     go: they belong to a course that was given up, such as one whose end was damaged. Where writing fails, what was
-    written of it is removed.
+    written of it is removed. All processes of a mesh have to call it.
     """
+    group = _group_of(mesh)
+    is_first = mesh is None or mesh.is_first
     final = directory / f"step-{step:08d}"
     unfinished = final.with_suffix(_UNFINISHED)
-    remove_unfinished_checkpoints(directory)
-    unfinished.mkdir(parents=True)
+    if is_first:
+        remove_unfinished_checkpoints(directory)
+        unfinished.mkdir(parents=True)
+    _meet(group)
     try:
         with _without_process_group_warning():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished), no_dist=not dist.is_initialized())
-        write_json(unfinished / _STATE, state)
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in unfinished.iterdir()
-        }
-        write_json(unfinished / _MARKER, {"step": step, "files": files})
+            writer = dcp.FileSystemWriter(unfinished)
+            dcp.save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+        if is_first:
+            write_json(unfinished / _STATE, state)
+        files = _checksums(unfinished, group)
+        if is_first:
+            write_json(unfinished / _MARKER, {"step": step, "files": files})
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _remove(final)
-    os.rename(unfinished, final)
-    sync_folder(directory)
-    found = _checkpoints_newest_first(directory)
-    position = found.index(final)
-    too_old = [path for path in found[position + keep :] if not _is_milestone(path, milestone_interval_steps)]
-    for doomed in found[:position] + too_old:
-        _remove(doomed)
+    if is_first:
+        _remove(final)
+        os.rename(unfinished, final)
+        sync_folder(directory)
+        found = _checkpoints_newest_first(directory)
+        position = found.index(final)
+        too_old = [path for path in found[position + keep :] if not _is_milestone(path, milestone_interval_steps)]
+        for doomed in found[:position] + too_old:
+            _remove(doomed)
+    _meet(group)
     return final
+
+
+def _checksums(folder: Path, group: dist.ProcessGroup | None) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file; each process reads what it wrote (by torch's names), and rank 0 the rest."""
+    rank = 0 if group is None else dist.get_rank()
+    own = [
+        path
+        for path in folder.iterdir()
+        if group is None or path.name.startswith(f"__{rank}_") or (rank == 0 and not path.name.startswith("__"))
+    ]
+    sums = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in own}
+    if group is None:
+        return sums
+    gathered: list[dict[str, dict[str, Any]]] = [{} for _ in range(group.size())]
+    dist.all_gather_object(gathered, sums, group=group)
+    return {name: entry for some in gathered for name, entry in some.items()}
+
+
+def _group_of(mesh: Mesh | None) -> dist.ProcessGroup | None:
+    return mesh.checkpoint_group if mesh is not None and mesh.is_spread else None
+
+
+def _meet(group: dist.ProcessGroup | None) -> None:
+    """Go on when all processes of the group are here."""
+    if group is not None:
+        dist.barrier(group)
 
 
 def intact_checkpoints(directory: Path, warn: Callable[[str], None]) -> Iterator[Path]:
@@ -157,10 +196,14 @@ def latest_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | No
     return next(intact_checkpoints(directory, warn), None)
 
 
-def load_checkpoint(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Read those of an intact checkpoint's tensors that are asked for, in place, and return its `state`."""
+def load_checkpoint(path: Path, tensors: dict[str, Tensor], mesh: Mesh | None = None) -> dict[str, Any]:
+    """Read those of an intact checkpoint's tensors that are asked for, in place, and return its `state`.
+
+    Each process reads what it has a part of, whoever wrote it.
+    """
     with _without_process_group_warning():
-        dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), no_dist=not dist.is_initialized())
+        group = _group_of(mesh)
+        dcp.load(tensors, storage_reader=dcp.FileSystemReader(path), process_group=group, no_dist=group is None)
     return read_state(path)
 
 

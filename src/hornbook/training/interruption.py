@@ -8,6 +8,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from hornbook.parallel.mesh import Mesh
+
 
 class StopRequest:
     """While used as a context, notes SIGINT and SIGTERM in `signal_name`. A second SIGINT stops at once."""
@@ -15,6 +17,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self._previous_handlers: dict[signal.Signals, Any] = {}
+
+    def agreed(self, mesh: Mesh) -> str | None:
+        """The signal that any of the processes was sent, the same in all of them; None where there was none."""
+        number = 0 if self.signal_name is None else signal.Signals[self.signal_name].value
+        agreed = mesh.largest(number)
+        return signal.Signals(agreed).name if agreed else None
 
     def __enter__(self) -> "StopRequest":
         # Python lets only the main thread handle signals; elsewhere whoever started the thread has to.

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from hornbook.model.transformer import Transformer
+from hornbook.parallel.shards import cut_like, gathered, own_part
 from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import pick_dtype
 
@@ -91,12 +92,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
             loss = None if closure is None else closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            states = [self.state[parameter] for parameter in parameters]
+            # Of a parameter that is spread over processes, each updates the part that it has.
+            gradients = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
+            states = [
+                {name: own_part(tensor) for name, tensor in self.state[parameter].items()} for parameter in parameters
+            ]
             if group["kind"] == "muon":
                 _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"])
             else:
-                _adamw_step(parameters, gradients, states, group)
+                _adamw_step([own_part(parameter) for parameter in parameters], gradients, states, group)
         return loss
 
 
@@ -144,11 +148,15 @@ def _muon_step(
     decoupled weight decay that Moonshot AI added (Liu et al. 2025, arXiv:2502.16982).
 
     Matrices that have the same shape, one of them perhaps turned, are orthogonalised together: a few large
-    batched products instead of many small ones.
+    batched products instead of many small ones. A matrix that is spread over processes is gathered for it, and each
+    process orthogonalises all matrices that it has a part of.
     """
     momenta = [state["momentum"] for state in states]
     torch._foreach_lerp_(momenta, gradients, 1 - _MUON_MOMENTUM)
-    directions = torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM)
+    directions = [
+        gathered(direction, like=matrix)
+        for direction, matrix in zip(torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM), matrices, strict=True)
+    ]
 
     indices_by_shape = defaultdict(list)
     for index, matrix in enumerate(matrices):
@@ -156,12 +164,13 @@ def _muon_step(
     for indices in indices_by_shape.values():
         orthogonal_NRC = orthogonalize(torch.stack([_widened(directions[index]) for index in indices]))
         for index, orthogonal_RC in zip(indices, orthogonal_NRC, strict=True):
-            matrix = matrices[index]
-            n_outputs, n_inputs = matrix.shape
+            matrix = own_part(matrices[index])
+            n_outputs, n_inputs = matrices[index].shape
             # A tall matrix steps further, so that its outputs change as much as a square one's.
             step_size = learning_rate * math.sqrt(max(1.0, n_outputs / n_inputs))
             matrix.mul_(1 - learning_rate * weight_decay)
-            matrix.add_(orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC, alpha=-step_size)
+            direction = orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC
+            matrix.add_(cut_like(direction, like=matrices[index]), alpha=-step_size)
 
 
 def _widened(matrix: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: the only backward pass and the only optimizer step of the project, for every stage.
+"""The training loop: the only one of the project, and its only optimizer step, for every stage.
 
 A step takes one global batch. The labels of the whole batch are counted first; then each micro-batch
 backpropagates its summed loss over that count. So the gradient, and with it the course of the training, does
@@ -14,6 +14,9 @@ last good checkpoint and on with other data.
 
 Weights, optimizer and gradients are in the model's own type, float32; bfloat16 is a type to compute in, by
 autocast.
+
+Several processes run this same loop in step, each with its share of the rows and its part of the model
+(hornbook.parallel). What decides anything is summed over all of them, or decided by rank 0 and told.
 """
 
 import math
@@ -25,13 +28,15 @@ from typing import Any, Protocol
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from hornbook.batching.packing import Batch
 from hornbook.errors import RunFailed
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
-from hornbook.parallel.recompute import recomputed
+from hornbook.parallel.data import let_go
+from hornbook.parallel.parallelize import SpreadModel
+from hornbook.parallel.shards import named_parameters
 from hornbook.recipe_training import TrainingSection
 from hornbook.runtime import derive_seed
 from hornbook.training.activations import activation_rms
@@ -44,14 +49,15 @@ from hornbook.training.checkpoint import (
     remove_unfinished_checkpoints,
 )
 from hornbook.training.disk import disk_trouble_told
+from hornbook.training.forward_backward import ForwardBackward
 from hornbook.training.interruption import StopRequest
-from hornbook.training.metrics import Evaluation, MetricsLog, Record, TrainingResult, read_metrics, summarize
-from hornbook.training.microbatch import MicroBatchSize, is_out_of_memory
+from hornbook.training.metrics import Evaluation, Record, TrainingResult
+from hornbook.training.microbatch import MicroBatchSize
 from hornbook.training.optimizers import MuonWithAdamW
-from hornbook.training.progress import ProgressDisplay, Yardstick
+from hornbook.training.progress import Yardstick
+from hornbook.training.reporting import Reporting, result_of
 from hornbook.training.schedule import learning_rate_scale
 from hornbook.training.stability import SpikeGuard, Verdict
-from hornbook.training.tracking import Trackers
 
 _RETURNS_TO_ONE_CHECKPOINT_AT_MOST = 2
 
@@ -59,7 +65,10 @@ Evaluator = Callable[[Transformer], dict[str, float]]
 
 
 class BatchSource(Protocol):
-    """Where the global batches come from. Its state must be what JSON can hold."""
+    """Where the batches come from: this process's share of each step's rows.
+
+    Its state must be what JSON can hold, and the same in every process.
+    """
 
     def next_batch(self) -> Batch: ...
 
@@ -75,7 +84,8 @@ class Trainer:
     from the newest. The model is on `device` before the optimizer is built, and `section` says the rest. Each
     evaluator is called on the model in evaluation mode, without gradients, under the same autocast as the
     training. With a yardstick, the share of the machine's rate that is reached is shown. `notes` gives more figures for
-    the line of each step that was made.
+    the line of each step that was made. `spread` is the model as it is spread over processes; then `model` is this
+    process's part.
     """
 
     def __init__(
@@ -94,7 +104,10 @@ class Trainer:
         dtype: torch.dtype,
         yardstick: Yardstick | None = None,
         notes: Callable[[], Mapping[str, float]] = dict,
+        spread: SpreadModel | None = None,
     ) -> None:
+        self.spread = SpreadModel.alone(model, device) if spread is None else spread
+        self.mesh = self.spread.mesh
         self.model, self.objective, self.loader, self.optimizer = model, objective, loader, optimizer
         self.section, self.directory, self.total_steps = section, directory, total_steps
         self.evaluators, self.console, self.seed = evaluators, console, seed
@@ -103,17 +116,17 @@ class Trainer:
         self.step = 0
         self.tokens_seen = 0
         self.guard = SpikeGuard(section.skip_spikes)
-        rows = section.global_batch_tokens // (section.row_tokens or model.config.max_seq_len)
+        rows = section.global_batch_tokens // (section.row_tokens or model.config.max_seq_len) // self.mesh.n_data
         self.micro_batches = MicroBatchSize(
-            min(section.micro_batch_size or rows, rows), self._checkpoints / "micro_batch.json", str(device)
+            min(section.micro_batch_size or rows, rows), self._checkpoints / "micro_batch.json", device.type
+        )
+        self.micro_batches.rows = self.mesh.tell(self.micro_batches.rows)
+        self._forward_backward = ForwardBackward(
+            self.spread, objective, self.micro_batches, console, dtype, section.compile
         )
         self._returned_to_step: int | None = None
         self._returns = 0
         self._rolled_back_from_step: int | None = None
-        self._is_compiled = section.compile
-        self._loss_sum = objective.loss_sum
-        if section.compile:
-            self._loss_sum = torch.compile(objective.loss_sum, dynamic=False)
         self._is_warm = False
 
     def train(self) -> TrainingResult:
@@ -122,43 +135,56 @@ class Trainer:
         Raises RunFailed where the loss stays without a finite value, where a single row does not fit in memory, where
         the disk cannot be written, and after a checkpoint was saved because the process was asked to stop.
         """
-        metrics_path = self.directory / "metrics.jsonl"
         with disk_trouble_told(self.directory), ExitStack() as stack:
             self._resume()
-            log = stack.enter_context(MetricsLog(metrics_path, self.step))
-            trackers = stack.enter_context(Trackers(self.section.tracking, self.directory, self.step))
             stop = stack.enter_context(StopRequest())
             writer = stack.enter_context(
                 CheckpointWriter(
-                    self._checkpoints, self.section.keep_checkpoints, self.section.milestone_interval_steps
+                    self._checkpoints,
+                    self.section.keep_checkpoints,
+                    self.section.milestone_interval_steps,
+                    self.mesh,
                 )
             )
-            progress = stack.enter_context(self._progress())
-            stack.enter_context(recomputed(self.model.model.layers, self.section.recompute))
+            report = stack.enter_context(
+                Reporting(
+                    self.directory,
+                    self.step,
+                    self.total_steps,
+                    self.section,
+                    self.console,
+                    self.mesh,
+                    self.yardstick,
+                )
+            )
+            stack.enter_context(self.spread.training(self.section.recompute))
             self.model.train()
             while self.step < self.total_steps:
                 record, verdict = self._train_step()
                 if self.guard.has_seen_enough and self._recover(verdict, writer):
-                    log.forget_after(self.step)
+                    report.forget_after(self.step)
                     continue
                 is_last = self.step == self.total_steps
                 if self.evaluators and (is_last or self.step % self.section.evaluation_interval_steps == 0):
                     record |= self._evaluate()
-                log.write(record)
-                trackers.log(record)
-                progress.show(record)
-                is_stopping = stop.signal_name is not None and not is_last
+                report.write(record)
+                signal_name = stop.agreed(self.mesh)
+                is_stopping = signal_name is not None and not is_last
                 if is_last or is_stopping or self._is_time_to_save():
-                    log.sync()
+                    report.sync()
                     self._save(writer)
                 writer.check()
                 if is_stopping:
                     writer.wait()
                     raise RunFailed(
-                        f"Stopped by {stop.signal_name} after step {self.step} of {self.total_steps}, "
+                        f"Stopped by {signal_name} after step {self.step} of {self.total_steps}, "
                         "which is saved. Run the same command to continue."
                     )
-        return summarize(read_metrics(metrics_path))
+        return result_of(self.directory, self.mesh)
+
+    def whole_model(self) -> Transformer:
+        """The trained model in one piece: in rank 0, and without values in the others. All have to call it."""
+        return self.spread.whole_model()
 
     def _train_step(self) -> tuple[Record, Verdict]:
         """One global batch: forward, backward, optimizer. Returns the step's line of metrics, and what it was."""
@@ -166,19 +192,20 @@ class Trainer:
         was_warm, rows_before = self._is_warm, self.micro_batches.rows
         torch.manual_seed(derive_seed(self.seed, self.directory.name, self.step))
         batch = self._batch = self.loader.next_batch().to(self.device)
-        count = self.objective.count(batch).clamp_min(1)
+        count = self._count(batch)
         loss, sums = self._forward_backward(batch, count)
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.section.clip_norm, foreach=True)
+        grad_norm = self.spread.clip(self.section.clip_norm)
+        figures = self.mesh.add_up(torch.stack([loss, *(value / count for value in sums.values())]))
         # The only place where the host waits for the device: what it reads decides whether to update.
-        values = torch.stack([loss, grad_norm, *(value / count for value in sums.values())]).tolist()
-        verdict = self._judge(values[0], values[1])
+        values = torch.cat([grad_norm[None], figures / self.mesh.section.tensor]).tolist()
+        verdict = self._judge(values[1], values[0])
         scale = learning_rate_scale(self.step, self.total_steps, self.section)
         if verdict == "good":
             self.optimizer.scale_learning_rates(scale)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        n_tokens = batch.input_ids.numel()
+        n_tokens = batch.input_ids.numel() * self.mesh.n_data
         self.step += 1
         self.tokens_seen += n_tokens
         self._is_warm = True
@@ -186,8 +213,8 @@ class Trainer:
         record: Record = {
             "step": self.step,
             "tokens": self.tokens_seen,
-            "loss_nats": values[0] if verdict == "good" else None,
-            "grad_norm": values[1] if math.isfinite(values[1]) else None,
+            "loss_nats": values[1] if verdict == "good" else None,
+            "grad_norm": values[0] if math.isfinite(values[0]) else None,
             "lr": self.section.lr * scale,
             "seconds": round(seconds, 6),
             "micro_batch_size": self.micro_batches.rows,
@@ -200,45 +227,9 @@ class Trainer:
         record |= {name: value for name, value in zip(sums, values[2:], strict=True) if math.isfinite(value)}
         return record, verdict
 
-    def _forward_backward(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and the other sums of the whole batch, with the gradients in the parameters.
-
-        Out of memory, it begins again with half as many rows at once; where compiling fails, without it.
-        """
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                return self._accumulate(batch, count)
-            except Exception as error:
-                ran_out_of_memory = is_out_of_memory(error)
-                if not ran_out_of_memory and not self._is_compiled:
-                    raise
-                problem = f"{type(error).__name__}: {error}".splitlines()[0]
-            # Out of the handler, whose traceback would keep the failed step's tensors alive.
-            if ran_out_of_memory:
-                self.micro_batches.halve(batch.n_rows)
-                self.console.print(f"Out of memory; going on with {self.micro_batches.rows} rows at once.")
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-            else:
-                # An error that compiling has not caused comes again without it, and is raised then.
-                self._is_compiled, self._loss_sum = False, self.objective.loss_sum
-                self.console.print(f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False)
-
-    def _accumulate(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss_total, totals = torch.zeros((), device=self.device), dict[str, Tensor]()
-        for micro_batch in self.micro_batches.split(batch):
-            with self._autocast():
-                loss_sum, sums = self._loss_sum(self.model, micro_batch)
-            loss = loss_sum / count
-            loss.backward()
-            loss_total = loss_total + loss.detach()
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0) + value.detach()
-        return loss_total, totals
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+    def _count(self, batch: Batch) -> Tensor:
+        """What the loss of the whole step is divided by: the count of all shares of its rows."""
+        return self.mesh.add_up_shares(self.objective.count(batch)).clamp_min(1)
 
     def _judge(self, loss: float, grad_norm: float) -> Verdict:
         """Whether to make the step; tells of one that is skipped."""
@@ -259,7 +250,8 @@ class Trainer:
         going back is no help.
         """
         writer.wait()
-        checkpoint = self._last_good_checkpoint()
+        name = self.mesh.processes.first_does(self._last_good_checkpoint)
+        checkpoint = None if name is None else self._checkpoints / name
         if checkpoint is None:
             if verdict == "not finite":
                 raise self._not_finite()
@@ -268,7 +260,7 @@ class Trainer:
             reason = f"{checkpoint.name} does no better on the same data, so it is the data that has changed"
         else:
             from_step, tokens = self.step, self.tokens_seen
-            self._restore(load_checkpoint(checkpoint, self._tensors()))
+            self._restore(load_checkpoint(checkpoint, self._tensors(), self.mesh))
             self._returns = self._returns + 1 if self._returned_to_step == self.step else 1
             self._returned_to_step, self._rolled_back_from_step = self.step, from_step
             self.console.print(
@@ -281,8 +273,8 @@ class Trainer:
         self.console.print(f"The loss stays high: {reason}. Going on.", highlight=False)
         return False
 
-    def _last_good_checkpoint(self) -> Path | None:
-        """The newest that a run never asked to stop has, too; none that was returned to often enough already.
+    def _last_good_checkpoint(self) -> str | None:
+        """The name of the newest that a run never asked to stop has, too; none that was returned to too often.
 
         So a run that is stopped and goes on returns to the same one.
         """
@@ -292,19 +284,17 @@ class Trainer:
                 is_used_up = (
                     state["step"] == self._returned_to_step and self._returns >= _RETURNS_TO_ONE_CHECKPOINT_AT_MOST
                 )
-                return None if is_used_up else checkpoint
+                return None if is_used_up else checkpoint.name
         return None
 
     def _does_better(self, checkpoint: Path) -> bool:
         """Whether the checkpoint's model has a usual loss on the last batch."""
         weights = {name: tensor for name, tensor in self._tensors().items() if name.startswith("model.")}
         kept = {name: tensor.clone() for name, tensor in weights.items()}
-        load_checkpoint(checkpoint, weights)
-        with torch.no_grad(), self._autocast():
-            losses = [self.objective.loss_sum(self.model, part)[0] for part in self.micro_batches.split(self._batch)]
-            loss = torch.stack(losses).sum() / self.objective.count(self._batch).clamp_min(1)
-            for name, tensor in weights.items():
-                tensor.copy_(kept[name])
+        load_checkpoint(checkpoint, weights, self.mesh)
+        loss = self.mesh.add_up_shares(self._forward_backward.loss(self._batch)) / self._count(self._batch)
+        for name, tensor in weights.items():
+            tensor.copy_(kept[name])
         return not self.guard.is_high_loss(loss.item())
 
     def _not_finite(self) -> RunFailed:
@@ -318,18 +308,17 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """What the evaluators measure, and the size of some activations on the step's own data."""
         self.model.eval()
-        with torch.no_grad(), self._autocast():
+        sizes: dict[str, float] = {}
+        with torch.no_grad(), self._forward_backward.autocast():
             evaluation: Evaluation = {name: evaluate(self.model) for name, evaluate in self.evaluators.items()}
-            first = next(self.micro_batches.split(self._batch))
-            sizes = activation_rms(list(self.model.model.layers), lambda: self.objective.loss_sum(self.model, first))
+            if not self.spread.is_pipelined:  # whose layers are not all here
+                first = next(self.micro_batches.split(self._batch))
+                sizes = activation_rms(self.spread.layers, lambda: self.objective.loss_sum(self.model, first))
+        let_go(self.model)
         self.model.train()
+        self.total_steps = self.mesh.tell(self.total_steps)  # an evaluator may have found that it is enough
         finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
         return {"evaluation": evaluation, "activation_rms": finite}
-
-    def _progress(self) -> ProgressDisplay:
-        return ProgressDisplay(
-            self.console, self.directory.name, self.step, self.total_steps, self.device, self.yardstick
-        )
 
     def _is_time_to_save(self) -> bool:
         intervals = (self.section.checkpoint_interval_steps, self.section.milestone_interval_steps)
@@ -348,14 +337,18 @@ class Trainer:
         writer.save(self.step, self._tensors(), state, keep_one_more=is_extra)
 
     def _resume(self) -> None:
-        remove_unfinished_checkpoints(self._checkpoints)
-        checkpoint = latest_checkpoint(self._checkpoints, warn=self.console.print)
-        if checkpoint is None:
+        name = self.mesh.processes.first_does(self._newest_checkpoint)
+        if name is None:
             return
-        state = load_checkpoint(checkpoint, self._tensors())
+        state = load_checkpoint(self._checkpoints / name, self._tensors(), self.mesh)
         self._restore(state)
         self.loader.load_state_dict(state["loader"])
         self.console.print(f"Going on from step {self.step} of {self.total_steps}.", highlight=False)
+
+    def _newest_checkpoint(self) -> str | None:
+        remove_unfinished_checkpoints(self._checkpoints)
+        checkpoint = latest_checkpoint(self._checkpoints, warn=self.console.print)
+        return None if checkpoint is None else checkpoint.name
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Everything but the tensors and the place in the data."""
@@ -368,8 +361,9 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors of the state under their names, not copies: a checkpoint is loaded into them."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
+        parameters = named_parameters(self.model)
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in parameters.items()}
+        for name, parameter in parameters.items():
             for key, tensor in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = tensor
         return tensors
