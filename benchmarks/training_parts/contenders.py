@@ -73,6 +73,8 @@ class Contender:
     optimizer: torch.optim.Optimizer
     clip_norm: float | None
     matrix_weights: int
+    kept_open: contextlib.ExitStack | None = None
+    """What would be undone if it were let go of."""
 
     def step(self, ids: Tensor) -> float:
         """Forward, backward, clipping, optimizer. Returns the loss, in nats."""
@@ -124,8 +126,8 @@ def hornbook(
     model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
     init_weights(model, seed=1)
     objective = NextToken()
-    # The layers compute again for as long as the model lives: the context is entered and never left.
-    recomputed(model.model.layers, section.recompute).__enter__()
+    recomputing = contextlib.ExitStack()
+    recomputing.enter_context(recomputed(model.model.layers, section.recompute))
     loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
     one_row = torch.arange(shape.row_tokens, device=device)
 
@@ -143,6 +145,7 @@ def hornbook(
         build_optimizer(model, section),
         section.clip_norm,
         matrix_weights(model, tied_head),
+        recomputing,
     )
 
 
