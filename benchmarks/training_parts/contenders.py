@@ -193,7 +193,8 @@ def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, devi
     return Contender(model, loss, lambda ids: model(ids, ids)[0], optimizer, 1.0, matrix_weights(model))
 
 
-def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
+def nanochat_model(shape: Shape, peers: Path, dtype: torch.dtype) -> Any:
+    """nanochat's model of a shape, without memory for its weights."""
     # Its own switch of the number type, read when it is imported.
     os.environ["NANOCHAT_DTYPE"] = "bfloat16" if dtype == torch.bfloat16 else "float32"
     module = _from_checkout(peers / "nanochat", "nanochat.gpt")
@@ -207,7 +208,11 @@ def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, dev
         window_pattern="L",
     )
     with torch.device("meta"):
-        model = module.GPT(settings)
+        return module.GPT(settings)
+
+
+def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
+    model = nanochat_model(shape, peers, dtype)
     model.to_empty(device=device)
     model.init_weights()
     run = _maybe_compiled(model, compiled)
