@@ -31,7 +31,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from training_parts.contenders import Contender, Shape, build, hornbook
+from training_parts.contenders import Contender, Shape, build, hornbook, nanochat_model
 
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
@@ -214,8 +214,8 @@ def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, sett
 def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, settings: dict[str, Any]) -> Made:
     """Rates, momentum and weight decay as its scripts/base_train.py has them, progress being that of time."""
     contender = build("nanochat", shape, peers, dtype, compiled)
-    reference = build("nanochat", replace(shape, n_layers=12, d_model=768, n_heads=6), peers, dtype, False)
-    sizes = [_nanochat_scaled_parameters(model) for model in (contender.model, reference.model)]
+    reference = nanochat_model(replace(shape, n_layers=12, d_model=768, n_heads=6), peers, dtype)
+    sizes = [_nanochat_scaled_parameters(model) for model in (contender.model, reference)]
     batch_share = shape.tokens / 2**19
     factor = math.sqrt(batch_share) * settings.get("lr_factor", 1)
     decay = 0.28 * math.sqrt(batch_share) * sizes[1] / sizes[0]

@@ -73,6 +73,8 @@ class Contender:
     optimizer: torch.optim.Optimizer
     clip_norm: float | None
     matrix_weights: int
+    kept_open: contextlib.ExitStack | None = None
+    """What would be undone if it were let go of."""
 
     def step(self, ids: Tensor) -> float:
         """Forward, backward, clipping, optimizer. Returns the loss, in nats."""
@@ -124,8 +126,8 @@ def hornbook(
     model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
     init_weights(model, seed=1)
     objective = NextToken()
-    # The layers compute again for as long as the model lives: the context is entered and never left.
-    recomputed(model.model.layers, section.recompute).__enter__()
+    recomputing = contextlib.ExitStack()
+    recomputing.enter_context(recomputed(model.model.layers, section.recompute))
     loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
     one_row = torch.arange(shape.row_tokens, device=device)
 
@@ -143,6 +145,7 @@ def hornbook(
         build_optimizer(model, section),
         section.clip_norm,
         matrix_weights(model, tied_head),
+        recomputing,
     )
 
 
@@ -190,7 +193,8 @@ def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, devi
     return Contender(model, loss, lambda ids: model(ids, ids)[0], optimizer, 1.0, matrix_weights(model))
 
 
-def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
+def nanochat_model(shape: Shape, peers: Path, dtype: torch.dtype) -> Any:
+    """nanochat's model of a shape, without memory for its weights."""
     # Its own switch of the number type, read when it is imported.
     os.environ["NANOCHAT_DTYPE"] = "bfloat16" if dtype == torch.bfloat16 else "float32"
     module = _from_checkout(peers / "nanochat", "nanochat.gpt")
@@ -204,7 +208,11 @@ def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, dev
         window_pattern="L",
     )
     with torch.device("meta"):
-        model = module.GPT(settings)
+        return module.GPT(settings)
+
+
+def _nanochat(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
+    model = nanochat_model(shape, peers, dtype)
     model.to_empty(device=device)
     model.init_weights()
     run = _maybe_compiled(model, compiled)

@@ -95,8 +95,8 @@ def multiplies_bfloat16(device: "torch.device") -> bool:
 
 
 def precision_note(precision: Precision, device: "torch.device") -> str | None:
-    """A sentence where the recipe's `precision` means less speed than it could, for want of hardware; else None."""
-    if precision == "float32" or multiplies_bfloat16(device):
+    """A sentence where training is slower than it could be, for want of hardware for `precision`; else None."""
+    if precision == "float32" or device.type == "mps" or multiplies_bfloat16(device):
         return None
     if precision == "auto":
         return f"Computing in float32: this {device.type} has no instructions for bfloat16."

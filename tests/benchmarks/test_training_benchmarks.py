@@ -36,6 +36,16 @@ def test_a_contenders_loss_is_the_cross_entropy_of_its_scores_and_a_step_lowers_
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize(("name", "is_recomputed"), [("hornbook AdamW", False), ("hornbook AdamW selective", True)])
+def test_layers_compute_again_for_as_long_as_the_contender_lives(name: str, is_recomputed: bool) -> None:
+    contenders = importlib.import_module("training_parts.contenders")
+    shape = contenders.Shape(n_layers=1, d_model=32, n_heads=2, row_tokens=16, rows=2, vocab_size=64)
+
+    contender = contenders.build(name, shape, Path("nowhere"), torch.float32, False)
+
+    assert ("forward" in vars(contender.model.model.layers[0])) == is_recomputed
+
+
 def test_a_peer_without_a_checkout_is_said_to_be_missing(tmp_path: Path) -> None:
     contenders = importlib.import_module("training_parts.contenders")
 
