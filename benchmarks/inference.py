@@ -114,7 +114,7 @@ def main() -> None:
             "transformers bfloat16": (theirs(torch.bfloat16, config.d_ff, prompt, clock), 2),
             "hornbook bfloat16": (ours(FastTransformer.of(half), prompt, clock), 2),
         }
-    peers["hornbook int8"] = (ours(FastTransformer.of(model, is_int8=True), prompt, clock), 1)
+    peers["hornbook int8"] = (ours(FastTransformer.of(copy.deepcopy(model), is_int8=True), prompt, clock), 1)
     print(f"{n_weights / 1e6:.0f}M weights are read for a token; threads: {options.threads}")
     print(f"{'rows':>5} {'peer':24}{'tokens/s':>10}{'ratio':>8}{'share of the limit':>20}")
     for n_rows in options.batches:

@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 
 from hornbook.evaluation.benchmarks import Item, read_benchmark
 from hornbook.evaluation.likelihood import judge
-from hornbook.inference.load import load_engine
+from hornbook.inference.load import EngineOptions, load_engine
 
 TASK_FILES = {
     "lambada_openai": "lambada/lambada_openai.yaml",
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--limit", type=int, default=500)
     options = parser.parse_args()
-    engine = load_engine(options.model, "float32")
+    engine = load_engine(options.model, EngineOptions("float32"))
     suites = {name: read_benchmark(name, options.data, options.limit) for name in TASK_FILES}
     theirs = HFLM(pretrained=str(options.model), device="cpu", dtype="float32", batch_size=16)
     with tempfile.TemporaryDirectory() as folder:

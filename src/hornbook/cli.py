@@ -184,24 +184,25 @@ def _sample(arguments: Sequence[str]) -> None:
     from hornbook.options import SampleOptions
 
     options = _parse(SampleOptions, "sample", arguments)
-    from hornbook.inference.commands import sample
+    from hornbook.inference.commands import Writing, sample
 
-    sample(options.run, options.prompt, options.tokens, options.temperature, options.seed, options.stage)
+    sample(options.run, options.prompt, Writing(**dataclasses.asdict(options.writing)), options.stage)
 
 
 def _chat(arguments: Sequence[str]) -> None:
     from hornbook.options import ChatOptions
 
     options = _parse(ChatOptions, "chat", arguments)
-    from hornbook.inference.commands import chat
+    from hornbook.inference.commands import Writing, chat
 
-    chat(options.run, options.temperature, options.seed, options.stage)
+    chat(options.run, Writing(**dataclasses.asdict(options.writing)), options.stage)
 
 
 def _serve(arguments: Sequence[str]) -> None:
     from hornbook.options import ServeOptions
 
     options = _parse(ServeOptions, "serve", arguments)
+    from hornbook.inference.load import EngineOptions
     from hornbook.inference.serve import serve
     from hornbook.inference.serving import Limits
 
@@ -213,18 +214,30 @@ def _serve(arguments: Sequence[str]) -> None:
         seconds=options.seconds,
     )
     key = os.environ.get("HORNBOOK_API_KEY") or None
-    serve(options.run, options.host, options.port, limits, key, options.precision, options.stage)
+    engine_options = EngineOptions(options.precision, options.int8, options.drafts)
+    serve(options.run, options.host, options.port, limits, key, engine_options, options.stage)
 
 
 def _eval(arguments: Sequence[str]) -> None:
     from hornbook.options import EvalOptions
 
     options = _parse(EvalOptions, "eval", arguments)
+    if options.text is not None:
+        from hornbook.evaluation.text_file import measure_text
+
+        measure_text(options.run, options.text, options.int8, options.json)
+        return
+    if options.harness is not None:
+        from hornbook.evaluation.harness import run_harness
+
+        run_harness(options.run, options.harness, options.limit, options.shots, options.int8, options.json, options.to)
+        return
     if options.tasks is not None:
-        from hornbook.evaluation.run_benchmarks import run_benchmarks
+        from hornbook.evaluation.run_benchmarks import Asking, run_benchmarks
 
         models = [options.run, *([options.against] if options.against else [])]
-        run_benchmarks(models, options.tasks, options.data, options.limit, options.shots, options.json, options.to)
+        asking = Asking(options.tasks, options.data, options.limit, options.shots, options.int8)
+        run_benchmarks(models, asking, options.json, options.to, options.picture)
         return
     from hornbook.stages.evaluate import evaluate_run
 

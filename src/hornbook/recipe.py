@@ -48,6 +48,9 @@ class EvaluateSection(Section):
         ("comprehension", "reasoning", "facts"), description="Suites of the storyworld's questions to ask."
     )
     questions_per_suite: int = Field(200, gt=0, description="Questions of each suite.")
+    benchmarks: Texts = Field((), description="Published benchmarks to ask, such as hellaswag, from benchmark_data.")
+    benchmark_data: str = Field("benchmarks-data", description="The folder of the benchmarks' files.")
+    benchmark_items: int = Field(500, gt=0, description="Items of each benchmark, taken evenly from its file.")
     sample_prompts: Texts = Field(("Once upon a time",), description="Beginnings for the model to continue.")
     sample_tokens: int = Field(160, gt=0, description="Tokens of each continuation, at most.")
     sample_temperature: float = Field(0.8, ge=0, description="0 takes the likeliest token, 1 draws as predicted.")

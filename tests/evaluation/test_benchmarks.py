@@ -122,3 +122,28 @@ def test_the_real_files_are_read_whole(real_data: Path):
     counts = {"lambada_openai": 5153, "hellaswag": 1000, "blimp": 67000, "arc_easy": 2376, "piqa": 1838, "mmlu": 14042}
     for name, count in counts.items():
         assert len(read_benchmark(name, real_data / "benchmarks")) == count
+
+
+def test_a_folder_in_the_hubs_layout_is_read_by_its_split(tmp_path: Path):
+    from pyarrow import Table, parquet
+
+    rows = [{"goal": f"How {n}?", "sol1": "a", "sol2": "b", "label": 1} for n in range(3)]
+    folder = tmp_path / "piqa" / "plain_text"
+    folder.mkdir(parents=True)
+    parquet.write_table(Table.from_pylist(rows[:2]), folder / "validation-00000-of-00002.parquet")
+    parquet.write_table(Table.from_pylist(rows[2:]), folder / "validation-00001-of-00002.parquet")
+    parquet.write_table(Table.from_pylist([{"goal": "no label"}]), folder / "test-00000-of-00001.parquet")
+    items = read_benchmark("piqa", tmp_path)
+    assert [item.contexts[0] for item in items] == [f"Question: How {n}?\nAnswer:" for n in range(3)]
+    assert {item.gold for item in items} == {1}
+
+
+def test_mmlus_examples_come_from_the_hubs_folder_too(tmp_path: Path):
+    row = {"question": "Why?", "subject": "law", "choices": ["w", "x", "y", "z"], "answer": 1}
+    folder = tmp_path / "mmlu" / "all"
+    folder.mkdir(parents=True)
+    for split, n in (("test", 2), ("dev", 5)):
+        (folder / f"{split}.jsonl").write_text("\n".join([json.dumps(row)] * n), encoding="utf-8")
+    items = read_benchmark("mmlu", tmp_path)
+    assert len(items) == 2
+    assert items[0].contexts[0].count("Answer: B") == 5

@@ -7,7 +7,7 @@ import torch
 from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import Item
 from hornbook.evaluation.likelihood import Judged, benchmark_scores, encode_pair, judge, paired_test
-from hornbook.evaluation.run_benchmarks import run_benchmarks
+from hornbook.evaluation.run_benchmarks import Asking, run_benchmarks
 from hornbook.inference.engine import Engine
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
@@ -89,7 +89,8 @@ def test_two_models_are_compared_in_one_table(
     rows = '{"sentence_good": "The lamp is here.", "sentence_bad": "Lamp the here is."}\n'
     (tmp_path / "blimp.jsonl").write_text(rows, encoding="utf-8")
     models = [tmp_path / "one", tmp_path / "two"]
-    run_benchmarks(models, "all", tmp_path, None, None, as_json=False, to=tmp_path / "items.json")
+    run_benchmarks(models, Asking("all", tmp_path), False, tmp_path / "items.json", tmp_path / "scores.svg")
+    assert "<svg" in (tmp_path / "scores.svg").read_text(encoding="utf-8")
     printed = capsys.readouterr().out
     assert "blimp" in printed
     assert "(1)" in printed
@@ -98,6 +99,6 @@ def test_two_models_are_compared_in_one_table(
 
 def test_a_task_that_is_none_is_the_users_mistake(tmp_path: Path):
     with pytest.raises(UserError, match="--tasks: chess is no benchmark here"):
-        run_benchmarks([tmp_path], "chess", tmp_path, None, None, as_json=True, to=None)
+        run_benchmarks([tmp_path], Asking("chess", tmp_path), True, None, None)
     with pytest.raises(UserError, match="has the file of no benchmark"):
-        run_benchmarks([tmp_path], "all", tmp_path, None, None, as_json=True, to=None)
+        run_benchmarks([tmp_path], Asking("all", tmp_path), True, None, None)

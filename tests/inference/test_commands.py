@@ -9,7 +9,7 @@ import pytest
 
 from hornbook.errors import UserError
 from hornbook.inference import commands
-from hornbook.inference.commands import chat, sample, text_pieces, without_oldest
+from hornbook.inference.commands import Writing, chat, sample, text_pieces, without_oldest
 from hornbook.inference.load import load_engine
 from hornbook.tokenizer.chat import Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def test_a_character_that_is_cut_off_is_marked(tokenizer: Tokenizer):
 
 
 def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(run: Path, capsys: pytest.CaptureFixture[str]):
-    sample(run, "Once upon", tokens=20, temperature=1.0, seed=4, stage="pretrain")
+    sample(run, "Once upon", Writing(20, temperature=1.0, seed=4), stage="pretrain")
     printed = capsys.readouterr().out
     engine = load_engine(run / "pretrain" / "final")
     ids = engine.tokenizer.encode("Once upon")
@@ -53,7 +53,7 @@ def test_sample_prints_the_prompt_and_what_the_model_makes_of_it(run: Path, caps
 def test_sample_takes_the_pretrained_model_unless_told_otherwise(run: Path, capsys: pytest.CaptureFixture[str]):
     printed = {}
     for stage in (None, "finetune", "pretrain"):
-        sample(run, "Once upon", tokens=20, temperature=0.0, seed=0, stage=stage)
+        sample(run, "Once upon", Writing(20), stage=stage)
         printed[stage] = capsys.readouterr().out
     assert printed[None] == printed["pretrain"] != printed["finetune"]
 
@@ -61,7 +61,7 @@ def test_sample_takes_the_pretrained_model_unless_told_otherwise(run: Path, caps
 @pytest.mark.parametrize(("prompt", "tokens", "complaint"), [("", 5, "prompt is empty"), ("a", 0, "--tokens")])
 def test_sample_refuses_what_it_cannot_do(run: Path, prompt: str, tokens: int, complaint: str):
     with pytest.raises(UserError, match=complaint):
-        sample(run, prompt, tokens, temperature=0.0, seed=0)
+        sample(run, prompt, Writing(tokens))
 
 
 class ScriptedEngine:
@@ -82,7 +82,7 @@ class ScriptedEngine:
 @pytest.fixture
 def scripted(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     engine = ScriptedEngine(tokenizer, "mat é")
-    monkeypatch.setattr(commands, "load_engine", lambda folder: engine)
+    monkeypatch.setattr(commands, "load_engine", lambda folder, options: engine)
     return engine
 
 
@@ -90,7 +90,7 @@ def test_chat_shows_the_model_the_whole_conversation(
     run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\nsat\n/quit\nnever read\n"))
-    chat(run, temperature=0.0, seed=0)
+    chat(run, Writing(40))
     assert capsys.readouterr().out.count("mat é") == 2
     conversation: list[Message] = [{"role": "user", "content": "cat"}]
     first, _ = render(conversation, scripted.tokenizer, add_generation_prompt=True)
@@ -101,7 +101,7 @@ def test_chat_shows_the_model_the_whole_conversation(
 
 def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
-    chat(run, temperature=0.0, seed=0)
+    chat(run, Writing(40))
     assert len(scripted.asked) == 1
 
 
@@ -124,14 +124,14 @@ def test_a_single_message_is_kept_however_long_it_is(tokenizer: Tokenizer):
 def test_chat_with_a_model_that_was_not_fine_tuned_is_refused(run: Path):
     shutil.rmtree(run / "finetune")
     with pytest.raises(UserError, match="finetune"):
-        chat(run, temperature=0.0, seed=0)
+        chat(run, Writing(40))
 
 
 def test_chat_with_a_real_model_answers(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\nsat\n"))
-    chat(run, temperature=1.0, seed=0)
+    chat(run, Writing(40, temperature=1.0))
     first = capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\nsat\n"))
-    chat(run, temperature=1.0, seed=0)
+    chat(run, Writing(40, temperature=1.0))
     assert capsys.readouterr().out == first
     assert len(first.splitlines()) >= 3

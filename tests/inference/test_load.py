@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hornbook.errors import UserError
-from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.load import EngineOptions, find_model, load_engine
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.runtime import Precision
@@ -42,7 +42,7 @@ def test_an_engine_generates_from_what_was_saved(run: Path):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_an_engine_computes_in_the_precision_asked_for(run: Path, precision: Precision, dtype: torch.dtype):
-    assert load_engine(run / "pretrain" / "final", precision).dtype == dtype
+    assert load_engine(run / "pretrain" / "final", EngineOptions(precision)).dtype == dtype
 
 
 def test_a_tokenizer_of_another_model_is_refused(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hornbook.inference.engine import Engine
-from hornbook.inference.load import load_engine
+from hornbook.inference.load import EngineOptions, load_engine
 from hornbook.tokenizer.chat import render
 
 httpx = pytest.importorskip("httpx")
@@ -25,7 +25,7 @@ Serve = Callable[..., AbstractContextManager["httpx.Client"]]
 
 @pytest.fixture
 def engine(run: Path) -> Engine:
-    return load_engine(run / "finetune" / "final", "float32")
+    return load_engine(run / "finetune" / "final", EngineOptions("float32"))
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Published benchmarks, read from local files, in the very prompts of EleutherAI's lm-evaluation-harness 0.4.
 
-A benchmark is a file NAME.jsonl or NAME.jsonl.gz (TruthfulQA: the authors' csv) in a folder. Rows may have the
-fields of the data set's authors or those of the collections that give a query, choices and the place of the
-right one.
+A benchmark is a file NAME.jsonl, NAME.jsonl.gz or NAME.parquet (TruthfulQA: the authors' csv) in a folder, or a
+folder NAME in it as the hub lays out data sets, of whose files those of one split are read. Rows may have the fields
+of the data set's authors or those of the collections that give a query, choices and the place of the right one.
 
 | name | sense | the model is shown | and right is |
 |---|---|---|---|
@@ -63,9 +63,10 @@ class Item:
 class Benchmark:
     """How a benchmark's rows become items.
 
-    files: names of its file, without ending. shot_files: names of the file that its examples come from; else
-    they come from its other items. shots: examples, unless told otherwise. is_greedy: there are no other
-    choices; right is what the model would write. has_length: whether long choices are a handicap worth removing.
+    files: names of its file, without ending; split: what is read of a folder in the hub's layout. shot_files: names
+    of the file that its examples come from; else they come from its other items. shots: examples, unless told
+    otherwise. is_greedy: there are no other choices; right is what the model would write. has_length: whether long
+    choices are a handicap worth removing.
     """
 
     sense: Literal["comprehension", "reasoning", "facts"]
@@ -76,6 +77,7 @@ class Benchmark:
     is_greedy: bool = False
     has_length: bool = True
     preface: Callable[[str], str] = lambda group: ""
+    split: str = "test"
 
 
 def _same(context: str, choices: list[str], gold: int, group: str = "") -> Item:
@@ -151,12 +153,16 @@ def _truthfulqa(row: Row) -> Item:
 
 BENCHMARKS = {
     "lambada_openai": Benchmark("comprehension", ("lambada_openai",), _lambada, is_greedy=True, has_length=False),
-    "hellaswag": Benchmark("comprehension", ("hellaswag", "hellaswag_val", "hellaswag_val_1000"), _hellaswag),
-    "blimp": Benchmark("comprehension", ("blimp",), _blimp, has_length=False),
+    "hellaswag": Benchmark(
+        "comprehension", ("hellaswag", "hellaswag_val", "hellaswag_val_1000"), _hellaswag, split="validation"
+    ),
+    "blimp": Benchmark("comprehension", ("blimp",), _blimp, has_length=False, split="train"),
     "arc_easy": Benchmark("reasoning", ("arc_easy",), _arc),
     "arc_challenge": Benchmark("reasoning", ("arc_challenge",), _arc),
-    "piqa": Benchmark("reasoning", ("piqa",), _piqa),
-    "winogrande": Benchmark("reasoning", ("winogrande", "winogrande_xl"), _winogrande, has_length=False),
+    "piqa": Benchmark("reasoning", ("piqa",), _piqa, split="validation"),
+    "winogrande": Benchmark(
+        "reasoning", ("winogrande", "winogrande_xl"), _winogrande, has_length=False, split="validation"
+    ),
     "mmlu": Benchmark(
         "facts", ("mmlu_test", "mmlu"), _mmlu, ("mmlu_dev",), shots=5, has_length=False, preface=_mmlu_preface
     ),
@@ -172,9 +178,11 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
     Raises UserError where its file is missing or a row has other fields.
     """
     benchmark = BENCHMARKS[name]
-    items = _items(benchmark, benchmark.files, folder)
+    items = read_rows(find_files(benchmark.files, folder, benchmark.split), benchmark.read)
     n_shots = benchmark.shots if shots is None else shots
-    pool = _items(benchmark, benchmark.shot_files, folder) if n_shots and benchmark.shot_files else []
+    pool: list[Item] = []
+    if n_shots and benchmark.shot_files:
+        pool = read_rows(find_files(benchmark.shot_files, folder, "dev", benchmark.files), benchmark.read)
     places = range(len(items)) if limit is None else [i * len(items) // limit for i in range(min(limit, len(items)))]
     chosen = []
     for place in dict.fromkeys(places):
@@ -191,31 +199,55 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
     return chosen
 
 
-def _items(benchmark: Benchmark, names: tuple[str, ...], folder: Path) -> list[Item]:
-    return read_rows(find_file(names, folder), benchmark.read)
-
-
-def read_rows(path: Path, read: Callable[[Row], T]) -> list[T]:
-    """What `read` makes of every row of a file. Raises UserError where a row has other fields, or there is none."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    text = data.decode("utf-8-sig")
-    try:
-        if ".csv" in path.suffixes:
-            rows: list[Row] = list(csv.DictReader(io.StringIO(text)))
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line]
-        made = [read(row) for row in rows]
-    except (KeyError, ValueError, TypeError) as problem:
-        raise UserError(f"{path}: a row is not as its benchmark's rows are ({problem!r}).") from problem
+def read_rows(paths: list[Path], read: Callable[[Row], T]) -> list[T]:
+    """What `read` makes of every row of some files. Raises UserError where a row has other fields, or there is none."""
+    made = []
+    for path in paths:
+        try:
+            made += [read(row) for row in _rows(path)]
+        except (KeyError, ValueError, TypeError, OSError) as problem:
+            raise UserError(f"{path}: a row is not as its benchmark's rows are ({problem!r}).") from problem
     if not made:
-        raise UserError(f"{path}: is empty.")
+        raise UserError(f"{paths[0]}: is empty.")
     return made
 
 
-def find_file(names: tuple[str, ...], folder: Path) -> Path:
-    """The first file of these names in a folder, whatever its kind. Raises UserError where there is none."""
+def _rows(path: Path) -> list[Row]:
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(path).to_pylist()
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    text = data.decode("utf-8-sig")
+    if ".csv" in path.suffixes:
+        return list(csv.DictReader(io.StringIO(text)))
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+_ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+
+
+def find_files(names: tuple[str, ...], folder: Path, split: str = "test", folders: tuple[str, ...] = ()) -> list[Path]:
+    """The first file of these names in a folder, whatever its kind, or the files of a split of such a folder in it.
+
+    folders: other names that such a folder may have.
+
+    In the hub's layout a file is called SPLIT-00000-of-00001.parquet or SPLIT.jsonl, or lies in a folder SPLIT.
+    Raises UserError where there is none.
+    """
     for name in names:
-        for ending in (".jsonl", ".jsonl.gz", ".csv", ".csv.gz"):
+        for ending in _ENDINGS:
             if (folder / f"{name}{ending}").is_file():
-                return folder / f"{name}{ending}"
-    raise UserError(f"{folder}: has no {names[0]}.jsonl, nor .jsonl.gz: put the file there, or change --data.")
+                return [folder / f"{name}{ending}"]
+    for name in (*names, *folders):
+        found = [
+            path
+            for path in sorted((folder / name).rglob("*"))
+            if path.name.endswith(_ENDINGS) and split in (re.split(r"[-._]", path.name)[0], path.parent.name)
+        ]
+        if found:
+            return found
+    raise UserError(
+        f"{folder}: has no {names[0]}.jsonl, .jsonl.gz or .parquet, nor a folder {names[0]} with a split {split}: "
+        "put it there, or change --data."
+    )

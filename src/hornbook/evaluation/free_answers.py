@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hornbook.evaluation.benchmarks import Row, find_file, read_rows
+from hornbook.evaluation.benchmarks import Row, find_files, read_rows
 from hornbook.evaluation.scores import share, standard_error
 from hornbook.inference.engine import Engine
 from hornbook.inference.text import TextStream
@@ -46,6 +46,7 @@ class FreeBenchmark:
     normalise: Callable[[str], str]
     shot_files: tuple[str, ...] = ()
     shots: int = 0
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,14 @@ def _marked_number(text: str) -> str:
 
 FREE_BENCHMARKS = {
     "triviaqa": FreeBenchmark(
-        "facts", ("triviaqa", "triviaqa_sm_sub"), _triviaqa, _triviaqa_example, ("\n", ".", ","), 32, _plain
+        "facts",
+        ("triviaqa", "triviaqa_sm_sub"),
+        _triviaqa,
+        _triviaqa_example,
+        ("\n", ".", ","),
+        32,
+        _plain,
+        split="validation",
     ),
     "gsm8k": FreeBenchmark(
         "reasoning",
@@ -106,11 +114,12 @@ def read_free(name: str, folder: Path, limit: int | None = None, shots: int | No
     there is no file.
     """
     benchmark = FREE_BENCHMARKS[name]
-    asked = read_rows(find_file(benchmark.files, folder), benchmark.read)
+    asked = read_rows(find_files(benchmark.files, folder, benchmark.split), benchmark.read)
     n_shots = benchmark.shots if shots is None else shots
     shown = ""
     if n_shots:
-        examples = read_rows(find_file(benchmark.shot_files or (f"{name}_train",), folder), benchmark.example)
+        files = find_files(benchmark.shot_files or (f"{name}_train",), folder, "train", benchmark.files)
+        examples = read_rows(files, benchmark.example)
         shown = "".join(f"{example}\n\n" for example in examples[:n_shots])
     n = len(asked) if limit is None else min(limit, len(asked))
     chosen = [asked[place * len(asked) // n] for place in range(n)]

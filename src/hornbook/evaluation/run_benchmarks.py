@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,88 @@ from rich.table import Table
 
 from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import BENCHMARKS, Benchmark, read_benchmark
+from hornbook.evaluation.core import core_scores
 from hornbook.evaluation.free_answers import FREE_BENCHMARKS, FreeBenchmark, free_scores, read_free, write_answers
 from hornbook.evaluation.likelihood import benchmark_scores, judge, paired_test
+from hornbook.evaluation.picture import draw_scores
 from hornbook.inference.engine import Engine
-from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, load_engine
 from hornbook.run_directory import write_json
 
 TASKS: dict[str, Benchmark | FreeBenchmark] = {**BENCHMARKS, **FREE_BENCHMARKS}
 
 
-def run_benchmarks(
-    models: list[Path], tasks: str, data: Path, limit: int | None, shots: int | None, as_json: bool, to: Path | None
-) -> None:
-    """Ask one model or two each of the tasks, "all" being those whose files are there, and print what came of it.
+@dataclass(frozen=True)
+class Asking:
+    """What is asked: names of tasks, "all" being those whose files are there, "core" those of DCLM's aggregate.
+
+    data: the folder of their files. limit: items of each. shots: examples, else as published. int8: with weights
+    held so.
+    """
+
+    tasks: str
+    data: Path
+    limit: int | None = None
+    shots: int | None = None
+    int8: bool = False
+
+
+def run_benchmarks(models: list[Path], asking: Asking, as_json: bool, to: Path | None, picture: Path | None) -> None:
+    """Ask one model or two each of the tasks, and print what came of it.
 
     models: runs, of which the pretrained model is taken, or folders in Hugging Face's layout. to: a file for
-    the scores and the judgement of every item. Raises UserError as `find_model` and `read_benchmark` do.
+    the scores and the judgement of every item. picture: a file for a chart of the scores. Raises UserError as
+    `find_model` and `read_benchmark` do.
     """
-    names = _there(data) if tasks == "all" else [name.strip() for name in tasks.split(",")]
+    if picture is not None and picture.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"--picture {picture}: ends in none of .svg, .png and .pdf.")
+    options = EngineOptions("float32", asking.int8)
+    if asking.tasks == "core":
+        engines = [load_engine(find_model(model, ("pretrain", *TUNED_STAGES)), options) for model in models]
+        of_models = [core_scores(engine, asking.data, asking.limit) for engine in engines]
+        written: dict[str, Any] = {"models": [str(model) for model in models], "core": of_models}
+        _finish(written, {}, as_json, to)
+        if not as_json:
+            Console().print(_core_table([model.name for model in models], of_models))
+        return
+    asks = read_tasks(asking)
+    engines = [load_engine(find_model(model, ("pretrain", *TUNED_STAGES)), options) for model in models]
+    scores, items = ask(engines, asks)
+    written = {"models": [str(model) for model in models], "tasks": scores}
+    _finish(written, items, as_json, to)
+    if picture is not None:
+        draw_scores([model.name for model in models], scores, picture)
+    if not as_json:
+        Console().print(score_table([model.name for model in models], scores))
+
+
+def read_tasks(asking: Asking) -> dict[str, list[Any]]:
+    """The items of every task that is asked for. Raises UserError for a name that is none, and as the readers do."""
+    names = _there(asking.data) if asking.tasks == "all" else [name.strip() for name in asking.tasks.split(",")]
     for name in names:
         if name not in TASKS:
-            raise UserError(f"--tasks: {name} is no benchmark here. There are: {', '.join(TASKS)}.")
-    asks = {name: _reader(name)(name, data, limit, shots) for name in names}
-    engines = [load_engine(find_model(model, ("pretrain", "finetune")), "float32") for model in models]
+            raise UserError(f"--tasks: {name} is no benchmark here. There are: {', '.join(TASKS)}, and core, alone.")
+    return {name: _reader(name)(name, asking.data, asking.limit, asking.shots) for name in names}
+
+
+def ask(engines: list[Engine], asks: dict[str, list[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of every task, of two models with their paired test; and the judgement of every item."""
     scores: dict[str, Any] = {}
     items: dict[str, Any] = {}
     for name, asked in asks.items():
         answers = [_answer(engine, name, asked) for engine in engines]
         scores[name] = {"sense": TASKS[name].sense, "models": [of_model for of_model, _ in answers]}
         items[name] = [records for _, records in answers]
-        if len(models) == 2:
+        if len(engines) == 2:
             scores[name]["paired"] = paired_test(*([one["right"] for one in records] for _, records in answers))
-    written = {"models": [str(model) for model in models], "tasks": scores}
+    return scores, items
+
+
+def _finish(written: dict[str, Any], items: dict[str, Any], as_json: bool, to: Path | None) -> None:
     if to is not None:
-        write_json(to, written | {"items": items})
+        write_json(to, written | ({"items": items} if items else {}))
     if as_json:
         print(json.dumps(written, indent=2))
-    else:
-        Console().print(_table([model.name for model in models], scores))
 
 
 def _reader(name: str) -> Callable[..., list[Any]]:
@@ -79,7 +124,8 @@ def _there(data: Path) -> list[str]:
     return names
 
 
-def _table(names: list[str], scores: dict[str, Any]) -> Table:
+def score_table(names: list[str], scores: dict[str, Any]) -> Table:
+    """The scores of one model or two side by side, a row for each task."""
     table = Table(title="Right answers in percent, ± standard error", title_justify="left")
     # The table of two models has no room for the senses, and the order of tasks shows them.
     is_alone = len(names) == 1
@@ -102,6 +148,26 @@ def _table(names: list[str], scores: dict[str, Any]) -> Table:
             paired = of_task["paired"]
             cells.append(f"{100 * paired['difference']:+.1f} ({paired['p_value']:.2g})")
         table.add_row(*cells)
+    return table
+
+
+def _core_table(names: list[str], of_models: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title="CORE: right answers in percent, and centered: guessing is 0, all right 1", title_justify="left"
+    )
+    table.caption_justify = "left"
+    table.add_column("task", no_wrap=True)
+    for name in names:
+        table.add_column(f"{name}\nright", justify="right")
+        table.add_column("centered", justify="right")
+    for task in of_models[0]["tasks"]:
+        of_task = [one["tasks"][task] for one in of_models]
+        table.add_row(task, *(cell for one in of_task for cell in (_cell(one, "accuracy"), f"{one['centered']:+.3f}")))
+    missing = of_models[0]["missing"]
+    if missing:
+        table.caption = f"No CORE: the files of {len(missing)} tasks are missing: {', '.join(missing)}."
+    else:
+        table.add_row("CORE", *(cell for one in of_models for cell in ("", f"{one['core']:.4f}")))
     return table
 
 

@@ -1,6 +1,7 @@
 """From a path to an engine: which model of a run is meant, and everything it needs to speak."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from hornbook.errors import UserError
@@ -29,12 +30,29 @@ def find_model(path: Path, stages: tuple[str, ...]) -> Path:
     )
 
 
-def load_engine(directory: Path, precision: Precision = "auto", int8: bool = False) -> Engine:
+TUNED_STAGES = ("reinforce", "preference", "finetune")
+"""Stages whose models answer, the last one first."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a model computes.
+
+    precision: the type of the computation. int8: the weights of all matrices but the embeddings are held as int8,
+    on a CPU. has_drafts: what is written is guessed ahead where that may pay.
+    """
+
+    precision: Precision = "auto"
+    int8: bool = False
+    has_drafts: bool = False
+
+
+def load_engine(directory: Path, options: EngineOptions | None = None) -> Engine:
     """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device.
 
-    int8: hold the weights of all matrices but the embeddings as int8, on a CPU.
-    Raises `UserError` where either cannot be read, or they do not belong together, or the device is no CPU.
+    Raises `UserError` where either cannot be read, or they do not belong together, or int8 is asked of no CPU.
     """
+    options = options or EngineOptions()
     model, tokenizer = load_pretrained(directory), Tokenizer.load(directory)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
@@ -42,12 +60,12 @@ def load_engine(directory: Path, precision: Precision = "auto", int8: bool = Fal
             f"{model.config.vocab_size}: they do not belong together"
         )
     device = pick_device("auto")
-    engine = Engine(model, tokenizer, device, pick_dtype(precision, device))
+    engine = Engine(model, tokenizer, device, pick_dtype(options.precision, device), has_drafts=options.has_drafts)
     if device.type == "cpu":
-        made = FastTransformer.of(engine.model, int8)
+        made = FastTransformer.of(engine.model, options.int8)
         engine.model = made
-        if int8 and not made.is_fast:
+        if options.int8 and not made.is_fast:
             print("There is no C compiler here: int8 weights give their answers, but save no time.", file=sys.stderr)
-    elif int8:
+    elif options.int8:
         raise UserError(f"--int8: is for CPUs, but the model runs on {device.type}: leave it out")
     return engine

@@ -5,10 +5,9 @@ from pathlib import Path
 import uvicorn
 
 from hornbook.errors import UserError
-from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, load_engine
 from hornbook.inference.server import make_app
 from hornbook.inference.serving import Limits
-from hornbook.runtime import Precision
 
 
 def serve(
@@ -17,10 +16,10 @@ def serve(
     port: int,
     limits: Limits,
     api_key: str | None = None,
-    precision: Precision = "auto",
+    options: EngineOptions | None = None,
     stage: str | None = None,
 ) -> None:
-    """Serve the run's fine-tuned model, else its pretrained one, or that of a folder in Hugging Face's layout.
+    """Serve the model that the run tuned last, else its pretrained one, or that of a folder in Hugging Face's layout.
 
     Ctrl-C and SIGTERM let what is under way end, for at most the seconds of an answer; nothing new is taken in.
     Raises `UserError` where there is no model, and where an address that others reach has no key.
@@ -30,7 +29,7 @@ def serve(
             f"--host {host}: others could reach the server there, so it needs a key. Set the environment variable "
             "HORNBOOK_API_KEY, or leave --host out to serve this machine alone."
         )
-    engine = load_engine(find_model(run, (stage,) if stage else ("finetune", "pretrain")), precision)
+    engine = load_engine(find_model(run, (stage,) if stage else (*TUNED_STAGES, "pretrain")), options)
     name = run.resolve().name
     app = make_app(engine, name, limits, api_key)
     print(f"Serving {name} on http://{host}:{port}/ (chat page) and http://{host}:{port}/v1 (OpenAI's interface).")

@@ -8,10 +8,13 @@ from rich.console import Console
 
 from hornbook.errors import UserError
 from hornbook.evaluation.evaluate import Answered, answer_questions, suite_scores
+from hornbook.evaluation.picture import draw_scores
+from hornbook.evaluation.run_benchmarks import Asking, ask, read_tasks
+from hornbook.evaluation.run_benchmarks import score_table as benchmark_table
 from hornbook.evaluation.scores import SuiteScores, score_table
 from hornbook.evaluation.tasks import as_chat, as_text
 from hornbook.inference.engine import Engine
-from hornbook.inference.load import find_model, load_engine
+from hornbook.inference.load import EngineOptions, find_model, load_engine
 from hornbook.model.huggingface import CONFIG_FILE
 from hornbook.recipe import Recipe, load_recipe
 from hornbook.run_directory import RunDirectory, open_run, write_json
@@ -28,6 +31,7 @@ def run(context: StageContext) -> dict[str, Any]:
     A base model is asked in plain text, a fine-tuned one in chat. Returns the scores, and samples of the base model.
     """
     scores, samples = {}, []
+    asks = _read_benchmarks(context.recipe)
     with context.console.status("asking questions"):
         for stage in _stages_with_models(context.run):
             engine = _engine(context.run, stage)
@@ -37,7 +41,26 @@ def run(context: StageContext) -> dict[str, Any]:
     write_json(context.stage.path / "samples.json", samples)
     if context.recipe.evaluate.suites:
         context.console.print(score_table(scores))
-    return {"scores": scores, "samples": samples, "questions_per_suite": context.recipe.evaluate.questions_per_suite}
+    facts = {"scores": scores, "samples": samples, "questions_per_suite": context.recipe.evaluate.questions_per_suite}
+    return facts | ({"benchmarks": _ask_benchmarks(context, asks)} if asks else {})
+
+
+def _read_benchmarks(recipe: Recipe) -> dict[str, list[Any]]:
+    """The items of the recipe's benchmarks, read first so that a missing file is told before anything is computed."""
+    section = recipe.evaluate
+    if not section.benchmarks:
+        return {}
+    return read_tasks(Asking(",".join(section.benchmarks), Path(section.benchmark_data), section.benchmark_items))
+
+
+def _ask_benchmarks(context: StageContext, asks: dict[str, list[Any]]) -> dict[str, Any]:
+    """The pretrained model's scores, each item's judgement in benchmarks.json, and their picture beside it."""
+    with context.console.status("asking benchmarks"):
+        scores, items = ask([_engine(context.run, "pretrain")], asks)
+    write_json(context.stage.path / "benchmarks.json", {"tasks": scores, "items": items})
+    draw_scores([context.recipe.name], scores, context.stage.path / "benchmarks.svg")
+    context.console.print(benchmark_table([context.recipe.name], scores))
+    return {name: of_task["models"][0] for name, of_task in scores.items()}
 
 
 def write_samples(engine: Engine, recipe: Recipe) -> list[str]:
@@ -79,7 +102,7 @@ def _stages_with_models(run: RunDirectory) -> list[str]:
 
 def _engine(run: RunDirectory, stage: str) -> Engine:
     # Rounded to bfloat16, the probabilities of different choices tie, and a tie counts as wrong.
-    return load_engine(find_model(run.path, (stage,)), "float32")
+    return load_engine(find_model(run.path, (stage,)), EngineOptions("float32"))
 
 
 def _score(engine: Engine, recipe: Recipe, stage: str, folder: Path | None = None) -> dict[str, SuiteScores]:
