@@ -6,8 +6,9 @@ from typing import Protocol
 from rich.console import Console
 
 from hornbook.errors import UserError
+from hornbook.planning.machine import Machine
 from hornbook.planning.picture import draw_memory
-from hornbook.planning.plan import Machine, advised_fields, plan_recipe
+from hornbook.planning.plan import advised_fields, plan_recipe
 from hornbook.planning.published import render_published
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe

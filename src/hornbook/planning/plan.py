@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 
 from hornbook.depth import settings_of
-from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.huggingface_config import read_config
 from hornbook.planning.advice import Advice, advise, step_seconds
@@ -35,8 +34,9 @@ from hornbook.planning.flops import (
     parameters_by_part,
     total_training_flops,
 )
-from hornbook.planning.hardware import ACCELERATORS, Device, Kind, device_named, this_machine
+from hornbook.planning.hardware import ACCELERATORS, Device, Kind
 from hornbook.planning.layout import layout_of
+from hornbook.planning.machine import Machine
 from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.probe import measured_utilisation
 from hornbook.planning.tables import render_plan
@@ -49,45 +49,6 @@ peak (PaLM .46, TinyLlama .56). On a CPU the quickstart's model reached 0.2: sma
 
 _LONG_RUN_SECONDS = 3600.0
 """A run that takes longer is shown on accelerators as well."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What to plan for. All None: this machine, measured.
-
-    flops_per_second: of one device that is not in the table. gpu: one that is. price: dollars for an hour of one
-    device. budget: dollars. utilisation: the share of its rate that training reaches, above 0 and at most 1.
-    """
-
-    flops_per_second: float | None = None
-    gpu: str | None = None
-    gpus: int = 1
-    price: float | None = None
-    budget: float | None = None
-    utilisation: float | None = None
-
-    def check(self) -> None:
-        """Raise UserError where a number is out of its range, or two contradict each other."""
-        if self.utilisation is not None and not 0 < self.utilisation <= 1:
-            raise UserError(f"utilisation: must be above 0 and at most 1, but is {self.utilisation}")
-        for name in ("flops_per_second", "gpus", "price", "budget"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name}: must be greater than 0, but is {value}")
-        if self.gpu is not None and self.flops_per_second is not None:
-            raise UserError("gpu: names a device whose rate is known; leave out --flops_per_second, or --gpu.")
-        if self.budget is not None and self.price is None:
-            raise UserError("budget: needs the price of a device's hour as well, such as --price 2.5")
-        if self.gpus > 1 and self.gpu is None and self.flops_per_second is None:
-            raise UserError("gpus: needs the kind of device, such as --gpu h100, or --flops_per_second")
-
-    def device(self, section: TrainingSection) -> Device:
-        """The device itself."""
-        if self.gpu is not None:
-            return device_named(self.gpu)
-        if self.flops_per_second is not None:
-            return Device("the machine asked for", self.flops_per_second, None)
-        return this_machine(section.precision)
 
 
 @dataclass(frozen=True)
