@@ -15,6 +15,7 @@ Curves are in tokens, never in seconds, and so hold on every machine.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,10 @@ def record_of(runs: Mapping[int, Sequence[Record]], beginning: Beginning, data: 
 def bring_along(recipe_path: Path, run: Path) -> None:
     """Copy what is expected of a recipe from beside it into a run's folder, so that the run has all it needs."""
     for name in (REFERENCE_FILE, LAW_FILE):
-        beside, there = recipe_path.with_suffix(f".{name}"), run / name
-        if beside.is_file() and (not there.is_file() or beside.read_bytes() != there.read_bytes()):
-            atomic_write(there, beside.read_bytes())
+        source, there = recipe_path.with_suffix(f".{name}"), run / name
+        if source.is_file() and (not there.is_file() or source.read_bytes() != there.read_bytes()):
+            with suppress(OSError):  # a folder that cannot be written is told of when the run begins
+                atomic_write(there, source.read_bytes())
 
 
 def beside(recipe_path: Path) -> tuple[dict[str, Any] | None, Law | None]:
