@@ -3,7 +3,7 @@
     python benchmarks/planning.py                    # published trainings; peak memory of sixteen trainings
     python benchmarks/planning.py --published        # the first alone, without torch
 
-The peak is what torch's own tracker counts on this CPU, with the growth of the process's resident memory beside it. What
+The peak is what torch's own tracker counts on this CPU; the growth of the resident memory stands beside it. What
 a training takes on a GPU stands in the score of its plan (`hornbook show RUN`), as torch.cuda.max_memory_allocated.
 """
 

@@ -9,9 +9,10 @@ from hornbook.planning.advice import advise
 from hornbook.planning.budget import best_size, cost_of, flops_for, serving
 from hornbook.planning.hardware import ACCELERATORS, device_named
 from hornbook.planning.layout import Layout, sent_bytes_per_step
+from hornbook.planning.machine import Machine
 from hornbook.planning.memory import training_memory
 from hornbook.planning.picture import draw_memory
-from hornbook.planning.plan import Machine, plan_recipe, planned_config
+from hornbook.planning.plan import plan_recipe, planned_config
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe, load_recipe
 

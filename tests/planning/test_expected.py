@@ -1,6 +1,7 @@
 """Curves to expect, bands around several seeds, and what a verdict says of curves made by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Tolerance, band_of, finished_windows, windows
 from hornbook.planning.expected import (
     Beginning,
+    beside,
     bring_along,
+    compared_settings,
     expectation,
     read_law,
     read_reference,
@@ -17,8 +20,10 @@ from hornbook.planning.expected import (
     write_reference,
 )
 from hornbook.planning.law import Law
+from hornbook.planning.plan import plan_recipe, planned_config
 from hornbook.planning.score import score
 from hornbook.planning.verdict import Watch, judge
+from hornbook.recipe import load_recipe
 from hornbook.run_directory import write_json
 
 TOTAL_TOKENS, STEPS, VOCAB_SIZE = 40_000, 200, 500
@@ -146,6 +151,24 @@ def test_a_fitted_law_is_taken_before_the_general_one() -> None:
 
     assert "law" in expected.source
     assert expected.curve.mean[-1] == pytest.approx(law.loss(100_000, TOTAL_TOKENS), rel=0.05)
+
+
+def test_a_plan_shows_the_reference_that_stands_beside_its_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "little.toml"
+    path.write_text('name = "little"\n[pretrain]\ntokens = 40_960\nglobal_batch_tokens = 1024\n')
+    recipe = load_recipe(path)
+    plain = plan_recipe(recipe, flops_per_second=1e12)
+    assert plain.expected["pretrain"].first == pytest.approx(math.log(plain.vocab_size))
+
+    beginning = replace(_beginning(), settings=compared_settings(planned_config(recipe), recipe.pretrain))
+    runs = {seed: _records(seed) for seed in (1, 2)}
+    stages = {"pretrain": record_of(runs, beginning, {})}
+    write_reference(tmp_path / "little.expected.json", {"seeds": [1, 2], "stages": stages})
+    reference, law = beside(path)
+    planned = plan_recipe(recipe, flops_per_second=1e12, reference=reference, law=law)
+
+    assert "2 seeds" in planned.expected["pretrain"].source
+    assert law is None
 
 
 def test_each_stage_has_its_own_beginning() -> None:

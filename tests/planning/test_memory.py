@@ -7,9 +7,15 @@ from hornbook.batching.packing import Batch
 from hornbook.model import attention
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.transformer import Transformer
-from hornbook.planning.activations import LONGEST_PLAIN_ROW_TOKENS, layer_activation_bytes_per_token
 from hornbook.planning.layout import Layout
-from hornbook.planning.memory import most_rows_at_once, rows_that_fit, serving_memory, training_memory
+from hornbook.planning.memory import (
+    LONGEST_PLAIN_ROW_TOKENS,
+    layer_activation_bytes_per_token,
+    most_rows_at_once,
+    rows_that_fit,
+    serving_memory,
+    training_memory,
+)
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import build_optimizer

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hornbook.errors import UserError
 from hornbook.model.config import config_from_recipe
+from hornbook.planning import machine as machine_module
 from hornbook.planning import plan as plan_module
 from hornbook.planning.flops import total_training_flops
 from hornbook.planning.hardware import ACCELERATORS, Device, this_machine
@@ -42,7 +43,8 @@ def test_time_is_operations_over_the_rate_that_is_reached(quickstart: Recipe) ->
 def test_a_cpu_is_not_taken_to_reach_what_an_accelerator_does(
     quickstart: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "this_machine", lambda precision: Device("measured", 1e12, None, "cpu"))
+    monkeypatch.setattr(machine_module, "this_machine", lambda precision: Device("measured", 1e12, None, "cpu"))
+    monkeypatch.setattr(plan_module, "measured_utilisation", lambda config, section, device: None)
     cpu, accelerator = (plan_recipe(quickstart, rate).devices[0] for rate in (None, 1e12))
 
     assert cpu.utilisation < accelerator.utilisation
@@ -107,7 +109,8 @@ def test_a_person_reads_parameters_operations_memory_and_time(name: str, recipes
 
 def test_without_a_rate_this_machine_is_measured(quickstart: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Device("measured", 5e12, 10**10, "cpu")
-    monkeypatch.setattr(plan_module, "this_machine", lambda precision: machine)
+    monkeypatch.setattr(machine_module, "this_machine", lambda precision: machine)
+    monkeypatch.setattr(plan_module, "measured_utilisation", lambda config, section, device: None)
     plan = plan_recipe(quickstart)
 
     assert plan.devices[0].device == machine

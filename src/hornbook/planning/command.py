@@ -6,8 +6,10 @@ from typing import Protocol
 from rich.console import Console
 
 from hornbook.errors import UserError
+from hornbook.planning.expected import beside
+from hornbook.planning.machine import Machine
 from hornbook.planning.picture import draw_memory
-from hornbook.planning.plan import Machine, advised_fields, plan_recipe
+from hornbook.planning.plan import advised_fields, plan_recipe
 from hornbook.planning.published import render_published
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe
@@ -34,7 +36,8 @@ def plan(options: Options, recipe: Recipe, console: Console) -> None:
     machine = Machine(
         options.flops_per_second, options.gpu, options.gpus, options.price, options.budget, options.utilisation
     )
-    made = plan_recipe(recipe, machine=machine)
+    reference, law = beside(options.recipe)
+    made = plan_recipe(recipe, machine=machine, reference=reference, law=law)
     if options.json:
         print(made.to_json())
     else:

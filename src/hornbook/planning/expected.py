@@ -15,12 +15,15 @@ Curves are in tokens, never in seconds, and so hold on every machine.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hornbook.model.config import ModelConfig
 from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Band, Record, band_of, windows
 from hornbook.planning.law import Law
+from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import atomic_write, read_json, write_json
 from hornbook.training.curve import ExpectedCurve
 
@@ -74,6 +77,18 @@ class Beginning:
     bytes_per_token: float | None = None
 
 
+def compared_settings(config: ModelConfig, section: TrainingSection) -> dict[str, int]:
+    """The settings that make two trainings comparable: shape, rows, batch and tokens. Others may be what went wrong."""
+    return {
+        "n_layers": config.n_layers,
+        "d_model": config.d_model,
+        "d_ff": config.d_ff,
+        "row_tokens": section.row_tokens or config.max_seq_len,
+        "global_batch_tokens": section.global_batch_tokens,
+        "tokens": section.tokens,
+    }
+
+
 def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: Law | None) -> Expectation:
     """The best that is known of how this training should go."""
     recorded = (reference or {}).get("stages", {}).get(beginning.stage)
@@ -116,9 +131,19 @@ def record_of(runs: Mapping[int, Sequence[Record]], beginning: Beginning, data: 
 def bring_along(recipe_path: Path, run: Path) -> None:
     """Copy what is expected of a recipe from beside it into a run's folder, so that the run has all it needs."""
     for name in (REFERENCE_FILE, LAW_FILE):
-        beside, there = recipe_path.with_suffix(f".{name}"), run / name
-        if beside.is_file() and (not there.is_file() or beside.read_bytes() != there.read_bytes()):
-            atomic_write(there, beside.read_bytes())
+        source, there = recipe_path.with_suffix(f".{name}"), run / name
+        if source.is_file() and (not there.is_file() or source.read_bytes() != there.read_bytes()):
+            with suppress(OSError):  # a folder that cannot be written is told of when the run begins
+                atomic_write(there, source.read_bytes())
+
+
+def beside(recipe_path: Path) -> tuple[dict[str, Any] | None, Law | None]:
+    """The reference and the law that stand beside a recipe, None for what is not there."""
+    reference, law = (recipe_path.with_suffix(f".{name}") for name in (REFERENCE_FILE, LAW_FILE))
+    return (
+        read_json(reference) if reference.is_file() else None,
+        Law(**read_json(law)["law"]) if law.is_file() else None,
+    )
 
 
 def read_reference(run: Path) -> dict[str, Any] | None:

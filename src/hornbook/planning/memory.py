@@ -2,9 +2,9 @@
 
 A step has three moments at which it can be fullest: when the scores are computed, and everything the layers keep is
 there; when the backward pass stands at a layer that is computed again; and when the optimizer makes its step. Weights,
-gradients and the optimizer's state are exact, and what the layers keep is counted tensor by tensor (activations.py).
-Against torch's own tracker the peak is within 10% (tests/planning/test_memory.py). What is left out is the program
-itself (some hundred MB), the fragments of an allocator and the working space of kernels.
+gradients and the optimizer's state are exact, and what the layers keep is counted tensor by tensor, as the model's code
+has them. Against torch's own tracker the peak is within 10% (tests/planning/test_memory.py). What is left out is the
+program itself (some hundred MB), the fragments of an allocator and the working space of kernels.
 
 This module imports no torch.
 """
@@ -13,15 +13,13 @@ from collections import Counter
 from dataclasses import dataclass, fields
 
 from hornbook.model.config import ModelConfig
-from hornbook.planning.activations import (
-    layer_activation_bytes_per_token,
-    norm_bytes,
-    product_bytes_per_token,
-)
 from hornbook.planning.flops import layer_matrices, layer_parameters, matrix_parameters, parameters_by_part
 from hornbook.planning.hardware import Kind
 from hornbook.planning.layout import Layout, device_parameters
 from hornbook.recipe_training import TrainingSection
+
+LONGEST_PLAIN_ROW_TOKENS = 512
+"""Up to here attention on a CPU in bfloat16 keeps its table of weights (hornbook.model.attention)."""
 
 _SCORES_AT_ONCE = {"cpu": 2**22, "accelerator": 2**27}  # as in hornbook.objectives.objective
 _MIN_CHUNK_TOKENS = 256
@@ -109,6 +107,49 @@ def training_memory(
     )
 
 
+def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value_bytes: int, kind: Kind) -> int:
+    """What one layer keeps of a token for its backward pass, in rows of several documents.
+
+    value_bytes: of the type computed in. The sum over layers and the sum along a norm stay in float32.
+    """
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    # Autocast casts a projection's input for each projection anew.
+    casts_for_projections = 3 if value_bytes < _FLOAT32_BYTES else 1
+    into_feed_forward = 2 if config.activation == "swiglu" else 1
+    casts_for_feed_forward = into_feed_forward if value_bytes < _FLOAT32_BYTES else 1
+    inputs = value_bytes * ((casts_for_projections + casts_for_feed_forward) * config.d_model + query)
+    feed_forward = value_bytes * config.d_ff * (3 if config.activation == "swiglu" else 2)
+
+    if _is_plain(row_tokens, value_bytes, kind):
+        # Queries, keys and values of every head; the weights in float32 and cast; the mask.
+        attention = 3 * query * value_bytes + config.n_heads * row_tokens * (4 + value_bytes) + row_tokens
+    else:
+        # Queries, result, keys and values; a sum for each head; the mask in the type computed in.
+        attention = (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + row_tokens * value_bytes
+    head_norms = 2 * _FLOAT32_BYTES * (query + key) if config.qk_norm else 0
+    return 2 * _norm_bytes(config) + inputs + feed_forward + attention + head_norms
+
+
+def product_bytes_per_token(config: ModelConfig, row_tokens: int, value_bytes: int, kind: Kind) -> int:
+    """What one layer keeps of a token where only the results of products with weights, and of the fused attention, are
+    kept (hornbook.parallel.recompute)."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    wide = 2 if config.activation == "swiglu" else 1
+    projections = query + 2 * key + config.d_model + wide * config.d_ff + config.d_model
+    attention = 0 if _is_plain(row_tokens, value_bytes, kind) else query * value_bytes + _FLOAT32_BYTES * config.n_heads
+    return projections * value_bytes + attention
+
+
+def _is_plain(row_tokens: int, value_bytes: int, kind: Kind) -> bool:
+    """Whether attention is computed by the plain formula (hornbook.model.attention)."""
+    return kind == "cpu" and value_bytes == 2 and row_tokens <= LONGEST_PLAIN_ROW_TOKENS
+
+
+def _norm_bytes(config: ModelConfig) -> int:
+    """What a norm keeps of a token: RMSNorm, written out, its input and that scaled; LayerNorm is one kernel."""
+    return _FLOAT32_BYTES * config.d_model * (2 if config.norm == "rmsnorm" else 1)
+
+
 def most_rows_at_once(config: ModelConfig, section: TrainingSection, layout: Layout = ONE_DEVICE) -> int:
     """The rows that a device tries to compute at once: the recipe's micro-batch, or all of its rows of a step."""
     rows = section.global_batch_tokens // (section.row_tokens or config.max_seq_len)
@@ -151,7 +192,7 @@ def _kept_bytes(
     """Of a token: what is kept until its scores are there, and what is added when a layer is computed again."""
     layers = -(-config.n_layers // layout.pipeline)
     per_layer = layer_activation_bytes_per_token(config, row_tokens, value_bytes, kind)
-    ends = norm_bytes(config) + 2 * _FLOAT32_BYTES * config.d_model  # final norm; its output and gradient
+    ends = _norm_bytes(config) + 2 * _FLOAT32_BYTES * config.d_model  # final norm; its output and gradient
     layer_input = _FLOAT32_BYTES * config.d_model
     again = 0
     if section.recompute == "full":

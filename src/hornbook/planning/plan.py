@@ -7,6 +7,7 @@ the cost and what a budget would buy (budget.py), and the curves to expect (expe
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 from hornbook.depth import settings_of
-from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.huggingface_config import read_config
 from hornbook.planning.advice import Advice, advise, step_seconds
@@ -28,6 +28,7 @@ from hornbook.planning.budget import (
     flops_for,
     serving,
 )
+from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation
 from hornbook.planning.flops import (
     TokenFlops,
     flops_per_token,
@@ -35,8 +36,10 @@ from hornbook.planning.flops import (
     parameters_by_part,
     total_training_flops,
 )
-from hornbook.planning.hardware import ACCELERATORS, Device, Kind, device_named, this_machine
+from hornbook.planning.hardware import ACCELERATORS, Device, Kind
+from hornbook.planning.law import Law
 from hornbook.planning.layout import layout_of
+from hornbook.planning.machine import Machine
 from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.probe import measured_utilisation
 from hornbook.planning.tables import render_plan
@@ -49,45 +52,6 @@ peak (PaLM .46, TinyLlama .56). On a CPU the quickstart's model reached 0.2: sma
 
 _LONG_RUN_SECONDS = 3600.0
 """A run that takes longer is shown on accelerators as well."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What to plan for. All None: this machine, measured.
-
-    flops_per_second: of one device that is not in the table. gpu: one that is. price: dollars for an hour of one
-    device. budget: dollars. utilisation: the share of its rate that training reaches, above 0 and at most 1.
-    """
-
-    flops_per_second: float | None = None
-    gpu: str | None = None
-    gpus: int = 1
-    price: float | None = None
-    budget: float | None = None
-    utilisation: float | None = None
-
-    def check(self) -> None:
-        """Raise UserError where a number is out of its range, or two contradict each other."""
-        if self.utilisation is not None and not 0 < self.utilisation <= 1:
-            raise UserError(f"utilisation: must be above 0 and at most 1, but is {self.utilisation}")
-        for name in ("flops_per_second", "gpus", "price", "budget"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name}: must be greater than 0, but is {value}")
-        if self.gpu is not None and self.flops_per_second is not None:
-            raise UserError("gpu: names a device whose rate is known; leave out --flops_per_second, or --gpu.")
-        if self.budget is not None and self.price is None:
-            raise UserError("budget: needs the price of a device's hour as well, such as --price 2.5")
-        if self.gpus > 1 and self.gpu is None and self.flops_per_second is None:
-            raise UserError("gpus: needs the kind of device, such as --gpu h100, or --flops_per_second")
-
-    def device(self, section: TrainingSection) -> Device:
-        """The device itself."""
-        if self.gpu is not None:
-            return device_named(self.gpu)
-        if self.flops_per_second is not None:
-            return Device("the machine asked for", self.flops_per_second, None)
-        return this_machine(section.precision)
 
 
 @dataclass(frozen=True)
@@ -138,7 +102,8 @@ class Plan:
     settings: what decides the model's shape and its pretraining; depth_gives: what `model.depth` alone would have
     made of them, where the recipe turns that dial. tokens_per_parameter: of pretraining, where there is any.
     advice: for each stage what to choose, None where nothing fits. budget: the best size for the dollars given, or for
-    this run's own operations where none are.
+    this run's own operations where none are. expected: the curve of each stage of which something is known beforehand;
+    without a reference, fine-tuning begins at its base model's loss, and that is known when it begins.
     """
 
     recipe: str
@@ -153,6 +118,7 @@ class Plan:
     cost: Cost
     budget: BestSize | None
     serving: tuple[Serving, ...]
+    expected: dict[str, Expectation]
 
     @property
     def n_parameters(self) -> int:
@@ -190,9 +156,11 @@ def plan_recipe(
     flops_per_second: float | None = None,
     utilisation: float | None = None,
     machine: Machine | None = None,
+    reference: Mapping[str, Any] | None = None,
+    law: Law | None = None,
 ) -> Plan:
     """Plan a recipe for a machine; without one, for a device of `flops_per_second`, or where that is None for this
-    machine, measured.
+    machine, measured. The curves to expect are from the recipe's reference and law, where they are given.
 
     torch is imported only to measure. Raises UserError where a number is out of its range or the recipe's model cannot
     be.
@@ -235,6 +203,7 @@ def plan_recipe(
         cost=cost_of(device, machine.gpus, devices[0].total_seconds, machine.price),
         budget=best_size(total_flops),
         serving=serving(config, device, reached),
+        expected=_expected(recipe, config, sections, reference, law),
     )
 
 
@@ -257,6 +226,25 @@ def advised_fields(plan: Plan) -> dict[str, Any]:
         if advice.layout.n_devices > 1 and "parallel" in Recipe.model_fields:
             fields |= {f"parallel.{cut}": number for cut, number in vars(advice.layout).items()}
     return fields
+
+
+def _expected(
+    recipe: Recipe,
+    config: ModelConfig,
+    sections: dict[str, TrainingSection],
+    reference: Mapping[str, Any] | None,
+    law: Law | None,
+) -> dict[str, Expectation]:
+    recorded = {} if reference is None else reference["stages"]
+    parameters = sum(parameters_by_part(config).values())
+    found = {}
+    for name, section in sections.items():
+        settings = compared_settings(config, section)
+        is_new = name == "pretrain" and recipe.origin is None
+        if is_new or name == "preference" or recorded.get(name, {}).get("settings") == settings:
+            beginning = Beginning(name, section.tokens, config.vocab_size, parameters, settings)
+            found[name] = expectation(beginning, reference, law)
+    return found
 
 
 def _settings(config: ModelConfig, pretrain: TrainingSection | None) -> dict[str, int | float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def render_plan(plan: "Plan", console: Console) -> None:
     """Print the plan: parameters, training, memory, time, and what the figures rest on."""
-    tables = (_settings, _parameters, _training, _memory, _time, _cost, _serving)
+    tables = (_settings, _parameters, _training, _memory, _time, _cost, _serving, _expected)
     for make in tables:
         console.print(make(plan))
         console.print()
@@ -145,6 +145,19 @@ def _serving(plan: "Plan") -> Table:
         table.add_row(
             f"{served.answers_at_once}", size(served.weights_bytes), size(served.cache_bytes), f"up to {speed}", first
         )
+    return table
+
+
+def _expected(plan: "Plan") -> Table:
+    shares = (0.1, 0.25, 0.5, 1.0)
+    table = _table("Curves to expect", "stage", "of", "first", *(f"at {share:.0%}" for share in shares))
+    table.add_column("from", justify="left")
+    for name, expected in plan.expected.items():
+        curve = expected.curve
+        places = [max(0, round(share * len(curve.mean)) - 1) for share in shares]
+        cells = [f"{curve.mean[place]:.2f}\n{curve.low[place]:.2f} to {curve.high[place]:.2f}" for place in places]
+        first = "" if expected.first is None else f"{expected.first:.2f}"
+        table.add_row(name, _words(expected.figure), first, *cells, expected.source)
     return table
 
 

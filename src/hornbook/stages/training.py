@@ -23,7 +23,7 @@ from hornbook.parallel.data import let_go
 from hornbook.parallel.mesh import open_mesh
 from hornbook.parallel.parallelize import SpreadModel, parallelize
 from hornbook.planning.curves import windows
-from hornbook.planning.expected import Beginning, Expectation, expectation, read_law, read_reference
+from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
 from hornbook.planning.prediction import PeakMemory, measured_figures, predicted_figures
 from hornbook.planning.score import plan_score_table, score
@@ -170,14 +170,7 @@ def beginning_of(
         total_tokens=math.ceil(section.tokens / section.global_batch_tokens) * section.global_batch_tokens,
         vocab_size=config.vocab_size,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        settings={
-            "n_layers": config.n_layers,
-            "d_model": config.d_model,
-            "d_ff": config.d_ff,
-            "row_tokens": section.row_tokens or config.max_seq_len,
-            "global_batch_tokens": section.global_batch_tokens,
-            "tokens": section.tokens,
-        },
+        settings=compared_settings(config, section),
         first_loss=first,
         bytes_per_token=None if data is None else data.get("bytes_per_label"),
     )

@@ -41,7 +41,8 @@ class MetricsLog:
     seconds (of the step alone, without evaluation and checkpoint), tokens_per_second (missing where the step
     compiled or warmed up), micro_batch_size (rows), what the objective reports besides, where the model
     was evaluated, evaluation, such as {"validation": {"bits_per_byte": 1.02}}, and activation_rms, the size of the
-    numbers that some layers hand on, and rolled_back_from_step where the training went back before this step.
+    numbers that some layers hand on; what its batch holds and how far its weights move (hornbook.training.signs); and
+    rolled_back_from_step where the training went back before this step.
     """
 
     def __init__(self, path: Path, step: int) -> None:
