@@ -21,7 +21,7 @@ from hornbook.recipe_training import TrainingSection
 LONGEST_PLAIN_ROW_TOKENS = 512
 """Up to here attention on a CPU in bfloat16 keeps its table of weights (hornbook.model.attention)."""
 
-_SCORES_AT_ONCE = {"cpu": 2**22, "accelerator": 2**27}  # as in hornbook.objectives.objective
+_SCORES_AT_ONCE = {"cpu": 2**21, "accelerator": 2**27}  # as in hornbook.objectives.objective
 _MIN_CHUNK_TOKENS = 256
 _FLOAT32_BYTES = 4
 _USABLE_FRACTION = 0.9
@@ -211,9 +211,10 @@ def _logits_bytes(config: ModelConfig, n_tokens: int, value_bytes: int, kind: Ki
     """The scores of a chunk, in the objective's own steps, and the gradients that are taken along."""
     vocab_size = config.vocab_size // layout.tensor
     chunk_tokens = max(_MIN_CHUNK_TOKENS, _SCORES_AT_ONCE[kind] // config.vocab_size)
-    # Log-probability, its exponential and the gradient. From the second chunk on the gradient of the one before is
-    # still there as well.
-    bytes_per_score = 12 + (0 if n_tokens <= chunk_tokens else value_bytes)
+    # Scores in float32, which become the gradient in place, and that rounded where it is. From the second chunk on
+    # those of the one before are still there as well.
+    of_chunk = _FLOAT32_BYTES + (value_bytes if value_bytes < _FLOAT32_BYTES else 0)
+    bytes_per_score = of_chunk * (1 if n_tokens <= chunk_tokens else 2)
     head = _FLOAT32_BYTES * vocab_size * config.d_model
     return head + bytes_per_score * vocab_size * min(chunk_tokens, n_tokens)
 
