@@ -97,6 +97,9 @@ def _assert_same(folder: Path, name: str, reference: str, tolerance: float) -> N
     weights, found = (load_file(folder / f"{run}.safetensors") for run in (reference, name))
     assert weights.keys() == found.keys()
     for key, weight in weights.items():
+        if key.endswith("k_proj.bias"):
+            # It adds the same to all scores of a token, so its gradient is 0 but for rounding, which Adam makes large.
+            continue
         # Relative to the largest of its numbers: single ones may be as good as zero.
         difference = (found[key] - weight).abs().max() / weight.abs().max()
         assert difference < tolerance, f"{key}: {difference:.1e}"
