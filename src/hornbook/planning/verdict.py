@@ -13,8 +13,8 @@ from hornbook.planning.curves import Band, Record, Window, finished_windows, win
 from hornbook.planning.expected import Expectation
 
 _IN_A_ROW = 2
-_TRUSTED_ALONE = ("labelled_fraction", "next_label_fraction", "top_label_fraction", "repeated_fraction", "not_finite")
-"""Signs of the batches: these do not wander as a loss does, so one of them outside is enough."""
+_TRUSTED_ALONE = ("next_label_fraction", "repeated_fraction", "not_finite")
+"""Signs that do not wander: once outside is enough."""
 
 
 @dataclass(frozen=True)
