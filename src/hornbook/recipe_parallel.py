@@ -174,6 +174,7 @@ def _cuttables(recipe: "Recipe") -> Iterator[Cuttable]:
             has_adapters=getattr(section, "lora", None) is not None,
         )
         if recipe.origin is not None:  # the model in that folder says it
-            unknown = ("n_layers", "n_heads", "n_kv_heads", "d_ff", "vocab_size", "n_positions")
-            cuttable = replace(cuttable, **dict.fromkeys(unknown))
+            cuttable = replace(
+                cuttable, n_layers=None, n_heads=None, n_kv_heads=None, d_ff=None, vocab_size=None, n_positions=None
+            )
         yield cuttable
