@@ -40,12 +40,12 @@ class Layout:
 
 def layout_of(recipe: Recipe, n_devices: int) -> Layout | None:
     """The layout that a recipe asks for on so many devices; None where it asks for none."""
-    section = getattr(recipe, "parallel", None)  # a recipe of one process has no such section
-    if section is None or n_devices == 1:
+    section = recipe.parallel
+    if n_devices == 1:
         return None
     cut = {name: getattr(section, name) for name in ("replicate", "tensor", "pipeline", "context")}
     if section.shard == -1 and all(number == 1 for number in cut.values()):
-        return None  # what a recipe has that says nothing
+        return None  # the default, which asks for nothing
     layout = Layout(**cut)
     rest = max(1, n_devices // layout.n_devices)
     return Layout(**cut, shard=rest if section.shard == -1 else section.shard)
