@@ -80,10 +80,11 @@ def _memory(plan: "Plan") -> Table:
     table = _table("Peak memory, an estimate", "")
     columns = []
     for stage in plan.stages:
-        rows = stage.most_rows_at_once
-        columns += [stage.memory_bytes_of_one_row, stage.memory_bytes_of_most_rows]
+        columns.append(stage.memory_bytes_of_one_row)
         table.add_column(f"{stage.name}\n1 row at once", justify="right")
-        table.add_column(f"{stage.name}\n{rows:,} rows at once", justify="right")
+        if stage.most_rows_at_once > 1:
+            columns.append(stage.memory_bytes_of_most_rows)
+            table.add_column(f"{stage.name}\n{stage.most_rows_at_once:,} rows at once", justify="right")
     for part in fields(columns[0]):
         table.add_row(_words(part.name), *(size(getattr(memory, part.name)) for memory in columns))
     table.add_section()
