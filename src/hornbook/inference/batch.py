@@ -139,7 +139,8 @@ class ContinuousBatch:
         drafts += [[] for _ in range(len(self._active) - len(drafts))]
         logits_NV = self._model.logits(torch.cat(hidden)).float()
         chosen = iter(zip(self._choose(logits_NV, drafts), logits_NV, strict=True))
-        produced, ended = [], []
+        produced: list[Produced] = []
+        ended: list[int] = []
         for row, (request, draft) in enumerate(zip(self._active, drafts, strict=True)):
             of_row = self._keep(request, draft, [next(chosen) for _ in range(len(draft) + 1)])
             self._cache.shorten(row, len(draft) + 1 - len(of_row))

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from hornbook.inference.products import Products, load_products
 from hornbook.model.attention import Attention, KeyValueCache, attend
-from hornbook.model.feed_forward import SwigluFeedForward
+from hornbook.model.feed_forward import GeluFeedForward, SwigluFeedForward
 from hornbook.model.normalization import RMSNorm
 from hornbook.model.rotary import rotate
-from hornbook.model.transformer import Transformer
+from hornbook.model.transformer import Layer, Transformer
 
 MOST_VECTORS = 32
 """Beyond so many vectors torch's own product of float32 or bfloat16 is faster."""
@@ -83,7 +83,8 @@ class FastAttention(nn.Module):
         first = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.n_heads, self.n_kv_heads, _ = (linear.out_features // self.head_dim for linear in first)
         self.qkv_proj, self.o_proj = fast(*first), fast(attention.o_proj)
-        self.q_norm, self.k_norm = map(fast_norm, (attention.q_norm, attention.k_norm))
+        self.q_norm = None if attention.q_norm is None else fast_norm(attention.q_norm)
+        self.k_norm = None if attention.k_norm is None else fast_norm(attention.k_norm)
 
     def forward(
         self,
@@ -129,7 +130,7 @@ class FastRMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def fast_norm(norm: nn.Module | None) -> nn.Module | None:
+def fast_norm(norm: nn.Module) -> nn.Module:
     """The faster norm where there is one with the same numbers."""
     if isinstance(norm, RMSNorm) and norm.weight.dtype == torch.float32:
         return FastRMSNorm(norm)
@@ -140,7 +141,6 @@ class FastTransformer(Transformer):
     """The same model for use alone. Its embeddings, a lookup, stay as they are."""
 
     head: FastLinear
-    is_int8: bool
 
     @classmethod
     def of(cls, model: Transformer, is_int8: bool = False) -> Self:
@@ -148,24 +148,27 @@ class FastTransformer(Transformer):
         with torch.device("meta"):
             made = cls(model.config)
         products = load_products()
-        made.model, made.is_int8 = model.model, is_int8
+        made.model = model.model
         made.head = FastLinear(model.head_weight, None, products, is_int8)
         made.lm_head = None
 
         def fast(*layers: nn.Linear) -> FastLinear:
-            biases = [layer.bias for layer in layers if layer.bias is not None]
-            weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+            weights: list[Tensor] = [layer.weight for layer in layers]
+            biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+            # A single matrix is not copied.
+            weight = torch.cat(weights) if len(weights) > 1 else weights[0]
             return FastLinear(weight, torch.cat(biases) if biases else None, products, is_int8)
 
         for layer in made.model.layers:
-            layer.input_layernorm, layer.post_attention_layernorm = map(
-                fast_norm, (layer.input_layernorm, layer.post_attention_layernorm)
-            )
-            layer.self_attn = FastAttention(layer.self_attn, fast)
+            assert isinstance(layer, Layer)
+            layer.input_layernorm = fast_norm(layer.input_layernorm)
+            layer.post_attention_layernorm = fast_norm(layer.post_attention_layernorm)
+            layer.add_module("self_attn", FastAttention(layer.self_attn, fast))
             if isinstance(layer.mlp, SwigluFeedForward):
                 layer.mlp = FastSwiglu(layer.mlp, fast)
-            else:
-                layer.mlp.up_proj, layer.mlp.down_proj = fast(layer.mlp.up_proj), fast(layer.mlp.down_proj)
+            elif isinstance(layer.mlp, GeluFeedForward):
+                layer.mlp.add_module("up_proj", fast(layer.mlp.up_proj))
+                layer.mlp.add_module("down_proj", fast(layer.mlp.down_proj))
         made.model.norm = fast_norm(made.model.norm)
         return made
 
