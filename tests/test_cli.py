@@ -24,7 +24,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def asked_to_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Stands in for the pipeline, and keeps what it was called with."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("hornbook.pipeline.run_pipeline", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("hornbook.pipeline.run_pipeline", lambda *arguments, **named: calls.append(arguments))
     return calls
 
 
@@ -155,7 +155,7 @@ def test_a_mistyped_flag_is_answered_with_the_right_one(
     ("arguments", "message"),
     [
         (["rum"], "rum: is no command. Did you mean run?"),
-        (["xyzzy"], "The commands are: run, plan, check"),
+        (["xyzzy"], "The commands are: run, plan, scale, reference, check"),
         (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["run", "recipe.yaml"], "recipe.yaml: is no recipe"),
         (["show", "nowhere"], "nowhere: holds no run"),
@@ -188,7 +188,7 @@ def test_a_run_that_ends_early_says_so_in_its_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
         raise raised
 
     monkeypatch.setattr("hornbook.pipeline.run_pipeline", fail)
@@ -197,7 +197,7 @@ def test_a_run_that_ends_early_says_so_in_its_status(
 
 
 def test_a_bug_keeps_its_traceback(write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("hornbook.pipeline.run_pipeline", fail)
