@@ -12,7 +12,6 @@ from hornbook.model.transformer import Transformer
 from hornbook.recipe_training import PretrainSection
 from hornbook.training.optimizers import MuonWithAdamW, build_optimizer, orthogonalize
 
-COEFFICIENTS = [(7.9152, -22.5469, 16.3042), (3.4889, -2.5649, 0.5027), (2.4963, -1.8117, 0.4216)]
 SHAPES = [(4, 4), (6, 4), (4, 6), (4, 4), (6, 4)]
 
 
@@ -35,9 +34,9 @@ def _plain_muon(matrices: list[Tensor], n_steps: int, lr: float, weight_decay: f
             gradient = _gradients(step)[index]
             momentum = 0.95 * momentum + 0.05 * gradient
             update = 0.95 * momentum + 0.05 * gradient
-            x = update / (update @ update.T).norm().sqrt()
-            for a, b, c in COEFFICIENTS:
-                x = a * x + b * (x @ x.T) @ x + c * (x @ x.T) @ (x @ x.T) @ x
+            x = update / update.norm()
+            for _ in range(5):
+                x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
             rows, columns = weight.shape
             weight = weight * (1 - lr * weight_decay) - lr * math.sqrt(max(1, rows / columns)) * x
         trained.append(weight)
@@ -70,31 +69,6 @@ def test_orthogonalize_leaves_the_directions_and_makes_their_sizes_about_equal(d
     assert sizes.min() > 0.6
     assert sizes.max() < 1.3
     assert (seen_from_its_axes - torch.diag_embed(sizes)).abs().max() < 0.05
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_orthogonalize_lifts_whatever_is_a_hundredth_of_the_norm_of_the_gram_matrix(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.linalg.qr(torch.randn(64, 64, generator=generator, dtype=torch.float64))[0] for _ in range(2))
-    values = torch.logspace(0, -1.7, 64, dtype=torch.float64)
-    matrix = 1e-3 * left @ torch.diag(values) @ right.mT
-
-    result = orthogonalize(matrix[None].to(dtype))[0].double()
-
-    sizes = (left.mT @ result @ right).diagonal()
-    assert sizes.min() > 0.78
-    assert sizes.max() < 1.21
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_orthogonalize_does_not_run_away_on_a_matrix_of_one_direction(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.outer(torch.randn(96, generator=generator), torch.randn(256, generator=generator))
-
-    sizes = torch.linalg.svdvals(orthogonalize(matrix[None].to(dtype))[0].float())
-
-    assert 0.75 < sizes[0] < 1.25
-    assert sizes[1] < 0.2
 
 
 def test_orthogonalize_keeps_a_matrix_of_zeros() -> None:

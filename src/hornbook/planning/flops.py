@@ -21,7 +21,7 @@ from typing import Literal
 from hornbook.model.config import ModelConfig
 from hornbook.recipe_training import TrainingSection
 
-_NEWTON_SCHULZ_ITERATIONS = 3
+_NEWTON_SCHULZ_ITERATIONS = 5
 
 
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:
