@@ -54,7 +54,7 @@ def test_a_cpu_is_not_taken_to_reach_what_an_accelerator_does(
 def test_a_stage_has_the_recipes_tokens_and_steps(quickstart: Recipe) -> None:
     plan = plan_recipe(quickstart, flops_per_second=1e12)
 
-    assert [stage.name for stage in plan.stages] == ["pretrain", "finetune"]
+    assert [stage.name for stage in plan.stages] == ["pretrain", "finetune", "preference", "reinforce"]
     stage = plan.stages[0]
     assert stage.steps * stage.rows_per_step * stage.row_tokens == stage.tokens == quickstart.pretrain.tokens
     assert plan.tokens_per_parameter == pytest.approx(quickstart.pretrain.tokens / plan.n_parameters)
