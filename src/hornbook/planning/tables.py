@@ -77,43 +77,42 @@ def _training(plan: "Plan") -> Table:
 
 
 def _memory(plan: "Plan") -> Table:
-    table = _table("Peak memory, an estimate", "")
-    columns = []
-    for stage in plan.stages:
-        columns.append(stage.memory_bytes_of_one_row)
-        table.add_column(f"{stage.name}\n1 row at once", justify="right")
-        if stage.most_rows_at_once > 1:
-            columns.append(stage.memory_bytes_of_most_rows)
-            table.add_column(f"{stage.name}\n{stage.most_rows_at_once:,} rows at once", justify="right")
-    for part in fields(columns[0]):
-        table.add_row(_words(part.name), *(size(getattr(memory, part.name)) for memory in columns))
-    table.add_section()
-    table.add_row("all", *(size(memory.total) for memory in columns))
+    """One row at once, and as many as training would take, one below the other: stages stand side by side."""
+    table = _table("Peak memory, an estimate", "", *(stage.name for stage in plan.stages))
+    by_rows = {
+        "1 row at once": [stage.memory_bytes_of_one_row for stage in plan.stages],
+        "all at once": [stage.memory_bytes_of_most_rows for stage in plan.stages],
+    }
+    for title, memories in by_rows.items():
+        most = [f"{stage.most_rows_at_once:,} rows" for stage in plan.stages]
+        table.add_row(f"[bold]{title}[/bold]", *(most if title == "all at once" else [""] * len(most)))
+        for part in fields(memories[0]):
+            values = [getattr(memory, part.name) for memory in memories]
+            if any(values):
+                table.add_row(_words(part.name), *map(size, values))
+        table.add_row("peak", *(size(memory.total) for memory in memories))
+        table.add_section()
     return table
 
 
 def _time(plan: "Plan") -> Table:
-    names = [stage.name for stage in plan.stages]
-    table = _table(
-        "Time",
-        "device",
-        "memory",
-        "FLOP/s",
-        "share reached",
-        *names,
-        *(f"rows at once\n{name}" for name in names),
-    )
+    """Of each stage the time, and the rows that fit at once, where these are fewer than training would take."""
+    table = _table("Time", "device", "memory", "FLOP/s", "share reached", *(stage.name for stage in plan.stages))
     for device_plan in plan.devices:
-        device = device_plan.device
-        rows_at_once = device_plan.rows_at_once
-        rows = [""] * len(names) if rows_at_once is None else [f"{rows_at_once[n]:,}" for n in names]
+        device, cells = device_plan.device, []
+        for stage in plan.stages:
+            fitting = None if device_plan.rows_at_once is None else device_plan.rows_at_once[stage.name]
+            time = duration(device_plan.seconds[stage.name])
+            if fitting is None or fitting == stage.most_rows_at_once:
+                cells.append(time)
+            else:
+                cells.append(f"{time}\n{fitting:,} rows at once" if fitting else "does not fit")
         table.add_row(
             escape(device.name) if device_plan.n_devices == 1 else f"{device_plan.n_devices} × {escape(device.name)}",
             "" if device.memory_bytes is None else size(device.memory_bytes),
             quantity(device.flops_per_second),
             f"{device_plan.utilisation:.0%} {device_plan.utilisation_is}",
-            *(duration(device_plan.seconds[name]) for name in names),
-            *("does not fit" if cell == "0" else cell for cell in rows),
+            *cells,
         )
     return table
 
