@@ -15,7 +15,7 @@ from hornbook.evaluation.tasks import AskAs, Task
 from hornbook.inference.engine import Engine
 from hornbook.storyworld.questions import Question
 
-_ANSWER_TOKENS = 24
+_ANSWER_TOKENS = 40
 _TRANSCRIPT_CHARACTERS = 160
 
 
