@@ -43,8 +43,8 @@ class Verdict:
         """All of it in a sentence or two."""
         if self.last is None or self.last_expected is None:
             return "Nothing can be said yet: no tenth of the training is over."
-        low, mean, high = self.last_expected
-        band = f"{self.last:.3f}, where {mean:.3f} is expected ({low:.3f} to {high:.3f}, from {self.expected_from})"
+        low, _, high = self.last_expected
+        band = f"{self.last:.3f}, where {low:.3f} to {high:.3f} is expected (from {self.expected_from})"
         if self.is_within:
             return f"As expected: {band}."
         first = min(self.outside, key=lambda outside: outside.since_step)
