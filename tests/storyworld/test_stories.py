@@ -133,4 +133,4 @@ def test_another_seed_tells_other_stories(documents):
     assert not set(told) & set(stories(documents))
 
 
-REFERENCE_SHA256 = "d2b662d784e4f50e41c99e471516991dd5edf5c2136e71b6f7f3e417365155bf"
+REFERENCE_SHA256 = "b949a589b545d0db60489a3d9ba440e6ce660cba7fc2f61f1224fbdb4f2d8959"
