@@ -38,24 +38,23 @@ def standard_error(right: Sequence[bool]) -> float:
 
 
 def score_table(scores: Mapping[str, Mapping[str, SuiteScores]]) -> Table:
-    """A row for each suite; for each stage, in the order given, its scores beside those of the others.
+    """A row for each suite and each stage that was asked it, in the order given: what training changed stands below.
 
-    scores: stage → suite → scores. A suite that a stage was not asked is left empty there. With two stages the
-    table is at most 80 columns wide, which is what a log has.
+    scores: stage → suite → scores. The table is less than 80 columns wide, which is what a log has.
     """
     table = Table(title="Right answers in percent, ± standard error", title_justify="left")
     table.caption, table.caption_justify = _caption(scores), "left"
-    table.add_column("suite")
-    table.add_column("guessing", justify="right")
-    for stage in scores:
-        for way in ("choice", "free"):
-            table.add_column(f"after\n{stage}\n{way}", justify="right")
+    for column in ("suite", "after"):
+        table.add_column(column)
+    for column in ("guessing", "choice", "free"):
+        table.add_column(column, justify="right")
     for suite in dict.fromkeys(suite for of_stage in scores.values() for suite in of_stage):
-        asked = next(of_stage[suite] for of_stage in scores.values() if suite in of_stage)
-        cells = [suite, f"{100 * asked['chance']:.0f}"]
-        for of_stage in scores.values():
-            cells += _cells(of_stage[suite]) if suite in of_stage else [""] * 2
-        table.add_row(*cells)
+        name = suite
+        for stage, of_stage in scores.items():
+            if suite in of_stage:
+                table.add_row(name, stage, f"{100 * of_stage[suite]['chance']:.0f}", *_cells(of_stage[suite]))
+                name = ""
+        table.add_section()
     return table
 
 
