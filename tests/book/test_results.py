@@ -93,8 +93,8 @@ def test_no_number_of_the_report_is_from_elsewhere(tmp_path, form):
     assert len(found) > 150
     for number, line in found:
         value = float(number.replace(",", "").replace("−", "-"))
-        n_decimals = len(number.partition("e")[0].partition(".")[2])
-        near = 0.5000001 * 10.0**-n_decimals
+        mantissa, _, exponent = number.partition("e")
+        near = 0.5000001 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
         assert number in quoted or any(abs(one - value) <= near for one in scaled), f"{number} in: {line}"
 
 

@@ -18,6 +18,7 @@ _STAGE_TITLES = {
     "classify": "Classification",
 }
 _TRANSCRIPTS_SHOWN = 4
+_LARGE = 1e10  # from here on a number is written with its power of ten
 
 
 def blocks(run: Run, drawn: Mapping[str, Any]) -> list[Block]:
@@ -189,7 +190,7 @@ def score_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     """What the plan of a stage predicted, what was measured, and the difference in percent."""
     rows = []
     for name, row in facts["plan_score"].items():
-        shown = ["" if row[key] is None else f"{row[key]:,.4g}" for key in ("predicted", "measured")]
+        shown = ["" if row[key] is None else _spelled(row[key]) for key in ("predicted", "measured")]
         off_by = "" if row["off_by"] is None else f"{100 * row['off_by']:+.1f}%"
         rows.append([name.replace("_", " "), *shown, off_by])
     return rows
@@ -261,3 +262,10 @@ def _plain(value: Any) -> str:
 def _end_of(text: str, characters: int = 90) -> str:
     text = " ".join(text.split())
     return text if len(text) <= characters else f"…{text[-characters:]}"
+
+
+def _spelled(value: float) -> str:
+    """A figure of the plan's score: whole where it is large, to three decimals where it is small."""
+    if value >= _LARGE:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.3f}"
