@@ -66,7 +66,7 @@ def test_the_report_has_verdict_causes_and_the_score_of_the_plan(full_run, tmp_p
     text = (tmp_path / "report.md").read_text()
     assert "Not as expected since step 601" in text
     assert "| a leak | The loss is far too low. | Print a row with its labels. |" in text
-    assert "| parameters | 1.312e+06 | 1.312e+06 | +0.0% |" in text
+    assert "| parameters | 1,312,384 | 1,312,384 | +0.0% |" in text
     assert "run without an expected curve, so there is no verdict" in text  # of fine-tuning
 
 

@@ -284,7 +284,7 @@ def test_what_the_world_tells_is_not_taken_for_near_duplicates_but_altered_pages
     assert near
     assert all(name.startswith("web/") for name in near)
     altered = report["quality"]["by_label"]["near_duplicate"]
-    assert altered["dropped"] >= 0.9 * altered["documents"]
+    assert altered["dropped"] >= 0.85 * altered["documents"]
     assert report["quality"]["precision"] >= 0.97
 
 
