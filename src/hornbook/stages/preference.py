@@ -15,12 +15,10 @@ from hornbook.objectives.preference import DirectPreference, PairBatch
 from hornbook.run_directory import atomic_write
 from hornbook.runtime import derive_seed
 from hornbook.stages.context import StageContext
-from hornbook.stages.course import draw_course
-from hornbook.stages.final import save_final
 from hornbook.stages.order import ShuffledOrder
 from hornbook.stages.preference_pairs import PreferencePair, read_preference_pairs
 from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE, train
-from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few
+from hornbook.stages.tuning import attach_adapters, leave_tuned, on_device, starting_model, too_few
 from hornbook.tokenizer.chat import END_OF_TURN, render
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.metrics import read_metrics
@@ -77,10 +75,7 @@ def run(context: StageContext) -> dict[str, Any]:
     context.console.print(f"before training, {before:.0%} of the chosen answers are the likelier ones", highlight=False)
     trained = train(context, section, model, objective, batches, {"validation": validate}, rows_of_unit=2)
     result = trained.result
-    keep_adapters(context, section.lora, model, section.init_from or "")
-    folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
-    draw_course(folder / "metrics.jsonl", folder / "curve.svg", title, _PANELS)
-    save_final(folder / "final", model, tokenizer)
+    leave_tuned(context, section, model, tokenizer, _PANELS)
     last = result.last_evaluation["validation"]
     facts = {
         "chosen_likelier": last["chosen_likelier"],
@@ -88,7 +83,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "accuracy": last["accuracy"],
         "margin": last["margin"],
         "kl_nats": last["kl_nats"],
-        "first_loss_nats": read_metrics(folder / "metrics.jsonl")[0]["loss_nats"],
+        "first_loss_nats": read_metrics(context.stage.path / "metrics.jsonl")[0]["loss_nats"],
         "pairs": len(training) + len(validation),
         **left_out,
     }

@@ -12,11 +12,9 @@ from hornbook.recipe_training import ReinforceSection
 from hornbook.runtime import derive_seed
 from hornbook.stages.checkable import read_checkable
 from hornbook.stages.context import StageContext
-from hornbook.stages.course import draw_course
-from hornbook.stages.final import save_final
 from hornbook.stages.rollouts import Rollouts, draw_answers
 from hornbook.stages.training import train
-from hornbook.stages.tuning import attach_adapters, keep_adapters, on_device, starting_model, too_few
+from hornbook.stages.tuning import attach_adapters, leave_tuned, on_device, starting_model, too_few
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _BEFORE = ("preference", "finetune", "pretrain")
@@ -60,10 +58,7 @@ def run(context: StageContext) -> dict[str, Any]:
     evaluators = {"validation": validate}
     trained = train(context, section, model, objective, rollouts, evaluators, first=before["pass_at_1"])
     result = trained.result
-    keep_adapters(context, section.lora, model, section.init_from or "")
-    folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
-    draw_course(folder / "metrics.jsonl", folder / "curve.svg", title, _PANELS)
-    save_final(folder / "final", model, tokenizer)
+    leave_tuned(context, section, model, tokenizer, _PANELS)
     last = result.last_evaluation["validation"]
     facts = {
         "right": last["greedy"],

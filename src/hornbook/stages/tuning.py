@@ -1,14 +1,18 @@
 """What the stages after pretraining share: the model they start from, adapters, and what is kept."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from hornbook.errors import UserError
 from hornbook.model.huggingface import load_pretrained
 from hornbook.model.lora import attach_lora, merge_lora, save_lora, trained_fraction
 from hornbook.model.transformer import Transformer
-from hornbook.recipe_training import LoraSection, TrainingSection
+from hornbook.recipe_training import LoraSection, PreferenceSection, ReinforceSection, TrainingSection
 from hornbook.runtime import derive_seed, pick_device, pick_dtype
 from hornbook.stages.context import StageContext
+from hornbook.stages.course import draw_course
+from hornbook.stages.final import save_final
 from hornbook.stages.start import start_from
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -49,6 +53,20 @@ def keep_adapters(context: StageContext, lora: LoraSection | None, model: Transf
         folder.mkdir(parents=True, exist_ok=True)
         save_lora(model, lora, folder, base)
     merge_lora(model)
+
+
+def leave_tuned(
+    context: StageContext,
+    section: PreferenceSection | ReinforceSection,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    panels: Mapping[str, Sequence[str]],
+) -> None:
+    """What a stage leaves whose training is over: its adapters, curve.svg with the figures of `panels`, and final/."""
+    keep_adapters(context, section.lora, model, section.init_from or "")
+    folder, title = context.stage.path, f"{context.recipe.name}: {context.stage.name}"
+    draw_course(folder / "metrics.jsonl", folder / "curve.svg", title, panels)
+    save_final(folder / "final", model, tokenizer)
 
 
 def on_device(model: Transformer, section: TrainingSection) -> torch.dtype:
