@@ -104,11 +104,15 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
     )
     model_fields = {"preset": "llama", "n_layers": 4, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_ff": 32}
     model_section = ModelSection(**(model_fields | {"max_seq_len": N_TOKENS} | run.get("model", {})))
-    model = Transformer(config_from_recipe(model_section, VOCAB_SIZE)).to(dtype)
-    init_weights(model, seed=0)
+    with torch.device("meta"):
+        model = Transformer(config_from_recipe(model_section, VOCAB_SIZE)).to(dtype)
     layout = ParallelSection(**run["layout"]).resolved(processes.world_size)
     mesh = Mesh(layout, device, processes) if torch.distributed.is_initialized() else Mesh.alone(device)
     spread = parallelize(model, mesh, torch.float32, compiles=False)
+    if mesh.is_spread:
+        spread.init_weights(seed=0)
+    else:
+        init_weights(spread.shape, seed=0)
     trainer = Trainer(
         spread.model,
         LittleMemory(run["rows_in_memory"]) if "rows_in_memory" in run else NextToken(),

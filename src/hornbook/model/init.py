@@ -29,13 +29,13 @@ POSITION_STANDARD_DEVIATION = 0.02
 def init_weights(model: Transformer, seed: int) -> None:
     """Set every parameter in place, by the table above."""
     for name, parameter in model.named_parameters():
-        start = torch.empty(parameter.shape, dtype=torch.float32)
-        _fill(start, name, model.config.n_layers, seed)
         with torch.no_grad():
-            parameter.copy_(start)
+            parameter.copy_(initial_weight(name, parameter.shape, model.config.n_layers, seed))
 
 
-def _fill(start: torch.Tensor, name: str, n_layers: int, seed: int) -> None:
+def initial_weight(name: str, shape: torch.Size, n_layers: int, seed: int) -> torch.Tensor:
+    """The weight of this name by the table above, float32, in main memory."""
+    start = torch.empty(shape, dtype=torch.float32)
     generator = torch_generator(seed, "init", name)
     if name.endswith(".bias"):
         nn.init.zeros_(start)
@@ -47,3 +47,4 @@ def _fill(start: torch.Tensor, name: str, n_layers: int, seed: int) -> None:
         nn.init.normal_(start, std=(2 * n_layers * start.shape[1]) ** -0.5, generator=generator)
     else:
         nn.init.normal_(start, std=start.shape[1] ** -0.5, generator=generator)
+    return start

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hornbook.model.init import initial_weight
 from hornbook.model.transformer import Layer, Transformer
 from hornbook.parallel.data import shard_weights
 from hornbook.parallel.gradients import clip_gradients
 from hornbook.parallel.mesh import Mesh
 from hornbook.parallel.pipeline import PipelinedModel, StagePart
 from hornbook.parallel.recompute import Recompute, recomputed
-from hornbook.parallel.shards import gather_weights, named_parameters
+from hornbook.parallel.shards import cut_like, gather_weights, named_parameters, own_part
 from hornbook.parallel.stages import stage_layers, stage_of
 from hornbook.parallel.tensor import share_layers
 
@@ -49,6 +50,16 @@ class SpreadModel:
     @property
     def is_pipelined(self) -> bool:
         return isinstance(self.model, PipelinedModel)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Give this process's part of a new model its weights: those that the whole model would begin with.
+
+        One weight at a time is whole, in main memory; the model never is.
+        """
+        for name, parameter in named_parameters(self.model).items():
+            whole = initial_weight(name, parameter.shape, self.shape.config.n_layers, seed)
+            own_part(parameter).copy_(cut_like(whole, parameter))
 
     @contextmanager
     def training(self, recompute: Recompute) -> Iterator[None]:
@@ -81,10 +92,12 @@ class SpreadModel:
 def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype, compiles: bool) -> SpreadModel:
     """Spread the model over the processes of the mesh. It is used up: what comes back takes its place.
 
-    dtype: the type to compute in. A process that is alone gets the model as it is, on its device.
+    dtype: the type to compute in. A process that is alone gets the model as it is, on its device. A model without
+    values, on torch's meta device, comes back without values too, but with room for those of this process's part:
+    `SpreadModel.init_weights` gives it them.
     """
     if not mesh.is_spread:
-        model.to(mesh.device)
+        _move(model, mesh.device)
         return SpreadModel.alone(model, mesh.device)
     shape = _without_values(model)
     weights_dtype = model.head_weight.dtype
@@ -106,12 +119,18 @@ def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype, compiles: bo
         is_part = section.pipeline > 1
         root = StagePart(piece, number, number == section.stages - 1) if is_part else piece
         shard_weights(root, layers, mesh, dtype, keep=is_part)
-        roots.append(root.to(mesh.device))
+        _move(root, mesh.device)
+        roots.append(root)
     if section.pipeline > 1:
         parts = [root for root in roots if isinstance(root, StagePart)]
         return SpreadModel(PipelinedModel(model.config, parts, mesh, weights_dtype), shape, mesh)
     assert isinstance(roots[0], Transformer)
     return SpreadModel(roots[0], shape, mesh)
+
+
+def _move(module: nn.Module, device: torch.device) -> None:
+    has_values = not any(parameter.is_meta for parameter in module.parameters())
+    module.to(device) if has_values else module.to_empty(device=device)
 
 
 def _without_values(model: Transformer) -> Transformer:

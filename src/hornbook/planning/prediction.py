@@ -3,6 +3,8 @@
 The two have the same names, so that they can be compared (score.py).
 """
 
+import ctypes
+import gc
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +100,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif device.type == "cpu":
+            _return_freed_memory()
             # The highest so far is forgotten. A system that cannot do that gives the highest of the whole process.
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
@@ -123,6 +126,13 @@ def kind_of(device: "torch.device") -> Kind:
 def _flops(config: "ModelConfig", section: TrainingSection, steps: int, per_token: float) -> float:
     updates = steps * optimizer_flops_per_step(config, section.optimizer)
     return steps * section.global_batch_tokens * per_token + updates
+
+
+def _return_freed_memory() -> None:
+    """What stages before have freed goes back to the system: else the next one would fill it without growing."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # the GNU C library's; others have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(name: str) -> int | None:

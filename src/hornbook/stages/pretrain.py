@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch
+
 from hornbook.batching.shards import ShardedDocuments
 from hornbook.model.config import config_from_recipe
-from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.stages.context import StageContext
 from hornbook.stages.pictures import leave_pictures, sample_evaluators
@@ -24,8 +25,8 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(context.run.stage("tokenizer").path)
     tokens = context.run.stage("tokens").path
     if section.init_from is None:
-        model = Transformer(config_from_recipe(context.recipe.model, tokenizer.vocab_size))
-        init_weights(model, context.recipe.seed)
+        with torch.device("meta"):
+            model = Transformer(config_from_recipe(context.recipe.model, tokenizer.vocab_size))
     else:
         model = start_from(context, section.init_from, tokenizer, section.row_tokens)
     corpus = context.run.stage("corpus").record() or {"facts": {}}

@@ -194,7 +194,7 @@ def train_stage(
 
     Writes checkpoints/, metrics.jsonl, curve.svg and final/ (the model and its tokenizer, as transformers reads them).
     Returns the headline facts. `floor_bits_per_byte` is drawn into the curve where it is known; `few_labels` says that
-    most tokens of the training documents are not to be learned, and `is_new` that the model knows nothing yet.
+    most tokens of the training documents are not to be learned, and `is_new` that the model has no weights yet.
     `more_evaluators` run after the validation. With `patience` the training ends after so many validations without a
     better one, and the best model is kept. `before_saving` is called with the model when the training is over and the
     model not yet saved.
@@ -212,6 +212,8 @@ def train_stage(
     row_tokens = section.row_tokens or config.max_seq_len
     mesh = open_mesh(context.recipe.parallel, device, context.processes, to_cut(name, config, section))
     spread = parallelize(model, mesh, dtype, section.compile)
+    if is_new:
+        spread.init_weights(context.recipe.seed)
 
     def batches() -> Loader:
         return Loader(
