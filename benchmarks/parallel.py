@@ -35,14 +35,15 @@ from hornbook.parallel.parallelize import SpreadModel, parallelize
 from hornbook.parallel.pipeline import PipelinedModel
 from hornbook.parallel.processes import Processes, joined_processes
 from hornbook.parallel.traffic import TrafficCounter
-from hornbook.planning.communication import step_communication
+from hornbook.planning.communication import step_exchanges
+from hornbook.planning.layout import Layout
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_parallel import ParallelSection
 from hornbook.runtime import torch_generator
 from hornbook.training.forward_backward import ForwardBackward
 from hornbook.training.microbatch import MicroBatchSize
 
-FORWARD_SECONDS, BACKWARD_SECONDS = 0.05, 0.1
+FORWARD_SECONDS, BACKWARD_SECONDS = 0.2, 0.4
 REPEATS = 2
 N_ROWS, N_TOKENS, VOCAB_SIZE = 16, 16, 64
 TRAFFIC_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -112,14 +113,10 @@ def _traffic() -> None:
     for name, (world_size, layout) in TRAFFIC_LAYOUTS.items():
         counted = _start(world_size, {"kind": "traffic", "layout": layout})
         measured = statistics.fmean(sum(one["bytes"].values()) for one in counted)
-        section = ParallelSection(**layout)
-        expected = step_communication(
-            _model().config,
-            section,
-            N_ROWS * N_TOKENS // (section.shard * section.replicate),
-            counted[0]["micro_batches"],
-            weight_bytes=4,
-        ).total
+        cut = Layout(**layout)
+        tokens = N_ROWS * N_TOKENS // cut.data
+        exchanges = step_exchanges(_model().config, cut, tokens, counted[0]["micro_batches"], weight_bytes=4)
+        expected = sum(exchange.n_bytes for exchange in exchanges)
         print(f"{name:<26}{measured / 1e3:>12,.1f}{expected / 1e3:>12,.1f}{measured / expected - 1:>12.1%}")
 
 

@@ -15,6 +15,8 @@ from hornbook.recipe_fields import Section
 if TYPE_CHECKING:
     from hornbook.recipe import Recipe
 
+Schedule = Literal["gpipe", "1f1b", "interleaved"]
+
 TAKES_THE_REST = -1
 _STAGES_FOR_EACH_PROCESS = {"gpipe": 1, "1f1b": 1, "interleaved": 2}
 SPREAD_STAGES = ("pretrain", "finetune")
@@ -22,6 +24,11 @@ SPREAD_STAGES = ("pretrain", "finetune")
 
 Problem = tuple[list[str], str]
 """All the fields that were looked at, and what is wrong with the first."""
+
+
+def pipeline_stages(processes: int, schedule: Schedule) -> int:
+    """Into how many pieces the layers are cut for a pipeline of so many processes."""
+    return processes * (_STAGES_FOR_EACH_PROCESS[schedule] if processes > 1 else 1)
 
 
 class ParallelSection(Section):
@@ -36,7 +43,7 @@ class ParallelSection(Section):
     tensor: int = Field(1, gt=0, description="Processes that share each layer: its heads, its width, the vocabulary.")
     pipeline: int = Field(1, gt=0, description="Processes that take some of the layers each, one after the other.")
     context: int = Field(1, gt=0, description="Processes that share the tokens of a row. Only 1 is possible so far.")
-    schedule: Literal["gpipe", "1f1b", "interleaved"] = Field(
+    schedule: Schedule = Field(
         "1f1b",
         description="Order of work in a pipeline: all micro-batches forward, then backward (gpipe); one forward, one "
         "backward, which keeps fewer activations (1f1b); the same with two parts of the model for each process, which "
@@ -46,7 +53,7 @@ class ParallelSection(Section):
     @property
     def stages(self) -> int:
         """The parts that the layers are cut into."""
-        return self.pipeline * (_STAGES_FOR_EACH_PROCESS[self.schedule] if self.pipeline > 1 else 1)
+        return pipeline_stages(self.pipeline, self.schedule)
 
     @property
     def processes(self) -> int | None:

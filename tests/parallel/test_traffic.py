@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hornbook.model.config import config_from_recipe
-from hornbook.planning.communication import step_communication
+from hornbook.planning.communication import step_exchanges
+from hornbook.planning.layout import Layout
 from hornbook.recipe_data import ModelSection
-from hornbook.recipe_parallel import ParallelSection
 
 LAYOUTS = {
     "shard": {"shard": 2},
@@ -37,12 +37,13 @@ def counted(tmp_path_factory: pytest.TempPathFactory, run_all: Callable[..., Non
 def test_the_formula_agrees_with_what_torch_counts(name: str, counted: Path) -> None:
     files = sorted(counted.glob(f"{name}-*.traffic.json"))
     measured = sum(sum(json.loads(file.read_text()).values()) for file in files) / 2
-    section = ParallelSection(**LAYOUTS[name])
+    layout = Layout(**LAYOUTS[name])
     n_rows, n_tokens, vocab_size = 8, 8, 32  # of the worker
-    rows = n_rows // (section.shard * section.replicate)
+    rows = n_rows // layout.data
     config = config_from_recipe(ModelSection(preset="llama", n_layers=4, d_model=64, n_heads=4, d_ff=128), vocab_size)
 
-    expected = step_communication(config, section, rows * n_tokens, rows // 4, weight_bytes=4).total
+    exchanges = step_exchanges(config, layout, rows * n_tokens, rows // 4, weight_bytes=4)
+    expected = sum(exchange.n_bytes for exchange in exchanges)
 
     assert len(files) == 2
     assert measured == pytest.approx(expected, rel=0.05)

@@ -7,8 +7,9 @@ import pytest
 from hornbook.errors import UserError
 from hornbook.planning.advice import advise
 from hornbook.planning.budget import best_size, cost_of, flops_for, serving
+from hornbook.planning.communication import sent_bytes_per_step
 from hornbook.planning.hardware import ACCELERATORS, device_named
-from hornbook.planning.layout import Layout, sent_bytes_per_step
+from hornbook.planning.layout import Layout, layout_of
 from hornbook.planning.machine import Machine
 from hornbook.planning.memory import training_memory
 from hornbook.planning.picture import draw_memory
@@ -46,6 +47,17 @@ def test_a_model_that_is_too_large_for_one_is_cut(llama: Recipe) -> None:
     many = advise(config, section, device_named("T4"), 16, 0.4)
     assert many is not None
     assert many.layout != Layout(replicate=16)
+
+
+def test_a_layout_is_kept_where_it_takes_all_devices_and_left_aside_where_it_does_not(recipes_directory: Path) -> None:
+    recipe = load_recipe(recipes_directory / "llama-8b.toml")
+    config, section, device = planned_config(recipe), recipe.pretrain, device_named("h100")
+    asked = layout_of(recipe, 64)
+    all_of_it, too_few = (advise(config, section, device, n, 0.4, asked) for n in (64, 8))
+
+    assert all_of_it.layout == asked == Layout(shard=8, tensor=4, pipeline=2, schedule="interleaved")
+    assert too_few.layout.n_devices == 8
+    assert "takes 64 devices; this is the plan for 8 devices." in too_few.reasons[-1]
 
 
 def test_more_devices_take_less_time_and_never_less_than_their_share(gpt2: Recipe) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hornbook.model.config import ModelConfig
+from hornbook.planning.communication import sent_bytes_per_step
 from hornbook.planning.flops import flops_per_token, optimizer_flops_per_step
 from hornbook.planning.hardware import Device
-from hornbook.planning.layout import Layout, sent_bytes_per_step
+from hornbook.planning.layout import Layout
 from hornbook.planning.memory import Memory, rows_that_fit, training_memory
 from hornbook.planning.units import size
 from hornbook.recipe_training import TrainingSection
@@ -57,7 +58,13 @@ def advise(
     utilisation: float,
     only: Layout | None = None,
 ) -> Advice | None:
-    """The best way to run a training section, or None where none fits. `only`: the layout that the recipe asks for."""
+    """The best way to run a training section, or None where none fits.
+
+    only: the layout that the recipe asks for. It is left aside where it takes another number of devices.
+    """
+    aside = only if only is not None and only.n_devices != n_devices else None
+    if aside is not None:
+        only = None
     ways = list(_ways(config, section, device, n_devices, utilisation, only))
     if not ways:
         return None
@@ -80,7 +87,7 @@ def advise(
         memory=training_memory(config, chosen, best.rows, device.kind, best.layout),
         seconds=best.seconds,
         sent_bytes_per_step=sent_bytes_per_step(config, chosen, best.layout, best.rows, _value_bytes(section)),
-        reasons=tuple(_reasons(config, section, device, ways, best, only)),
+        reasons=(*_reasons(config, section, device, ways, best, only), *_left_aside(aside, n_devices)),
     )
 
 
@@ -95,7 +102,7 @@ def step_seconds(
     computing = flops / layout.n_devices / rate
     micro_batches = max(1, section.global_batch_tokens // row_tokens // layout.data // max(1, rows))
     # The stages of a pipeline wait for its first micro-batch to arrive and for its last to come back.
-    computing *= 1 + (layout.pipeline - 1) / micro_batches
+    computing *= 1 + (layout.pipeline - 1) / micro_batches * layout.pipeline / layout.stages
     sent = sent_bytes_per_step(config, section, layout, rows, _value_bytes(section))
     near = device.link_bytes_per_second or _ASSUMED_LINK_BYTES_PER_SECOND
     far = near if layout.n_devices <= DEVICES_OF_A_MACHINE else min(near, NETWORK_BYTES_PER_SECOND)
@@ -177,6 +184,12 @@ def _reasons(
         yield f"{best.layout}: sharing out rows alone fits too, but takes {slower:.0%} longer with what it sends."
     else:
         yield f"{best.layout}: sharing out rows and weights alone does not fit; the layers have to be cut."
+
+
+def _left_aside(layout: Layout | None, n_devices: int) -> Iterator[str]:
+    if layout is not None:
+        devices = "device" if n_devices == 1 else "devices"
+        yield f"the recipe's own {layout} takes {layout.n_devices} devices; this is the plan for {n_devices} {devices}."
 
 
 def _value_bytes(section: TrainingSection) -> int:

@@ -86,7 +86,7 @@ def fitted(
 def layout_of_mesh(mesh: Mesh) -> Layout:
     """The layout that a plan reckons with."""
     cut = mesh.section
-    return Layout(cut.replicate, cut.shard, cut.tensor, cut.pipeline, cut.context)
+    return Layout(cut.replicate, cut.shard, cut.tensor, cut.pipeline, cut.context, cut.schedule)
 
 
 def to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttable:
