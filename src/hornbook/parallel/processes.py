@@ -75,6 +75,9 @@ def joined_processes() -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, rank, world_size = next(dist.rendezvous("env://"))
     store.set_timeout(_EXCHANGE_TIMEOUT)
+    # torchrun keeps the store when it starts all processes again. What they said before is not for the new ones.
+    attempt = f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store = dist.PrefixStore(attempt, store)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("torch", store),
@@ -87,8 +90,7 @@ def joined_processes() -> Iterator[Processes]:
     own_store = dist.TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
     )
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    watch = Watch(dist.PrefixStore(f"watch/{attempt}", own_store), rank, world_size)
+    watch = Watch(dist.PrefixStore(f"{attempt}/watch", own_store), rank, world_size)
     try:
         with warnings.catch_warnings():
             # Nothing here changes in place what a model returns.

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator
+from itertools import islice
 from operator import itemgetter
 
 from hornbook.recipe_data import StoryworldSection
@@ -13,7 +14,6 @@ from hornbook.storyworld.stories import Story, scene, tell, tell_still_life
 from hornbook.storyworld.world import Document
 
 SHARE_READ_FIRST = 2 / 3  # of the echoes and of the still lives
-OVERLAP = 0.05  # of each phase: the next kind sets in before this one ends, so that no step is all surprise
 
 
 def tell_story(chance: Chance) -> Iterator[str]:
@@ -32,31 +32,29 @@ def write_documents(section: StoryworldSection) -> Iterator[Document]:
     Whoever reads them in this order learns to look back before there is anything to understand, and to look things up
     before anything changes. What is left of both keeps them alive. The same section writes the same bytes everywhere.
     """
+    echoes = _write("echo", echo, section.echoes, section.seed)
+    still_lives = _write("still-life", still_life, section.still_lives, section.seed)
     first_echoes, first_still_lives = (round(n * SHARE_READ_FIRST) for n in (section.echoes, section.still_lives))
-    once_begun = 1 - OVERLAP
+    yield from islice(echoes, first_echoes)
+    yield from islice(still_lives, first_still_lives)
     kinds = (
-        (0, 1, "echo", echo, range(first_echoes)),
-        (once_begun, 2, "still-life", still_life, range(first_still_lives)),
-        (1 + once_begun, 3, "echo", echo, range(first_echoes, section.echoes)),
-        (1 + once_begun, 3, "still-life", still_life, range(first_still_lives, section.still_lives)),
-        (1 + once_begun, 3, "story", tell_story, range(section.stories)),
-        (1 + once_begun, 3, "puzzle", puzzle_document, range(section.puzzles)),
-        (1 + once_begun, 3, "encyclopedia", passage, range(section.encyclopedia_passages)),
+        (section.echoes - first_echoes, echoes),
+        (section.still_lives - first_still_lives, still_lives),
+        (section.stories, _write("story", tell_story, section.stories, section.seed)),
+        (section.puzzles, _write("puzzle", puzzle_document, section.puzzles, section.seed)),
+        (section.encyclopedia_passages, _write("encyclopedia", passage, section.encyclopedia_passages, section.seed)),
     )
-    placed = (
-        zip(_evenly(len(numbers), start, end), _write(kind, writer, numbers, section.seed), strict=True)
-        for start, end, kind, writer, numbers in kinds
-    )
+    placed = (zip(_evenly(n), documents, strict=True) for n, documents in kinds)
     yield from (document for _, document in heapq.merge(*placed, key=itemgetter(0)))
 
 
-def _evenly(n_documents: int, start: float, end: float) -> Iterator[float]:
-    """Where each of n documents stands in an order that begins at 0."""
-    return (start + (number + 0.5) / n_documents * (end - start) for number in range(n_documents))
+def _evenly(n_documents: int) -> Iterator[float]:
+    """Where each of n documents stands in a mixture that goes from 0 to 1."""
+    return ((number + 0.5) / n_documents for number in range(n_documents))
 
 
-def _write(kind: str, writer: Callable[[Chance], Iterator[str]], numbers: range, seed: int) -> Iterator[Document]:
-    for number in numbers:
+def _write(kind: str, writer: Callable[[Chance], Iterator[str]], n_documents: int, seed: int) -> Iterator[Document]:
+    for number in range(n_documents):
         chance = Chance(seed, kind, number)
         text = "".join(writer(chance))
         yield Document(f"{kind}-{number}", kind, text, chance.bits)
