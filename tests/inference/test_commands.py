@@ -1,4 +1,5 @@
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_chat_shows_the_model_the_whole_conversation(
     conversation += [{"role": "assistant", "content": "mat é"}, {"role": "user", "content": "sat"}]
     second, _ = render(conversation, scripted.tokenizer, add_generation_prompt=True)
     assert scripted.asked == [first, second]
+
+
+def test_chat_asks_an_example_as_the_beginning_of_a_new_conversation(
+    run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    rows = [{"messages": [{"role": "user", "content": text}], "answer": ""} for text in ("cat", "sat", "cat")]
+    (run / "finetune" / "answers.json").write_text(json.dumps(rows))
+    monkeypatch.setattr("sys.stdin", io.StringIO("mat\n/example\n/example\n/example\n"))
+    chat(run, Writing(40))
+    assert "/example" in capsys.readouterr().out
+    expected = [
+        render([{"role": "user", "content": text}], scripted.tokenizer, add_generation_prompt=True)[0]
+        for text in ("mat", "cat", "sat", "cat")
+    ]
+    assert scripted.asked == expected
 
 
 def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):

@@ -245,3 +245,10 @@ def test_the_page_and_its_parts_come_from_the_server_alone(serve: Serve):
             assert "http://" not in found.text.replace("http://www.w3.org", "")
             assert "https://" not in found.text
         assert client.get("/health").json() == {"status": "ok"}
+
+
+def test_the_page_is_given_examples_of_what_can_be_asked(serve: Serve):
+    with serve(examples=["What was Emil?"]) as client:
+        assert client.get("/page/examples.json").json() == ["What was Emil?"]
+    with serve() as client:
+        assert client.get("/page/examples.json").json() == []

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
+from hornbook.inference.examples import example_questions
 from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, load_engine
 from hornbook.inference.text import TextStream
 from hornbook.runtime import derive_seed
@@ -74,7 +76,7 @@ def sample(run: Path, prompt: str, writing: Writing, stage: str | None = None) -
 
 
 def chat(run: Path, writing: Writing, stage: str | None = None) -> None:
-    """Talk with a tuned model until `/quit` or the end of the input.
+    """Talk with a tuned model until `/quit` or the end of the input. `/example` asks something it can be asked.
 
     `run` and `stage` as in `sample`, but that of a run the model is taken that was tuned last, and no other unless
     asked for: one that never saw a conversation does not answer. The whole conversation is shown to the model
@@ -87,8 +89,15 @@ def chat(run: Path, writing: Writing, stage: str | None = None) -> None:
     room_tokens = context_tokens - reply_tokens
     messages: list[Message] = []
     turn = 0
-    print("Write to the model and press Enter. /quit leaves.")
+    examples = example_questions(run)
+    next_examples = cycle(examples)
+    print(
+        f"Write to the model and press Enter.{' /example asks something it never saw.' if examples else ''} /quit leaves."
+    )
     while (text := _ask()) != "/quit":
+        if text == "/example" and examples:
+            text, messages = next(next_examples), []
+            print(f"{text}\n")
         if not text:
             continue
         messages = without_oldest([*messages, {"role": "user", "content": text}], tokenizer, room_tokens)

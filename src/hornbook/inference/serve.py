@@ -5,6 +5,7 @@ from pathlib import Path
 import uvicorn
 
 from hornbook.errors import UserError
+from hornbook.inference.examples import example_questions
 from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, load_engine
 from hornbook.inference.server import make_app
 from hornbook.inference.serving import Limits
@@ -31,6 +32,6 @@ def serve(
         )
     engine = load_engine(find_model(run, (stage,) if stage else (*TUNED_STAGES, "pretrain")), options)
     name = run.resolve().name
-    app = make_app(engine, name, limits, api_key)
+    app = make_app(engine, name, limits, api_key, example_questions(run))
     print(f"Serving {name} on http://{host}:{port}/ (chat page) and http://{host}:{port}/v1 (OpenAI's interface).")
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)

@@ -6,7 +6,7 @@ model or page, 413 the body is too large, 429 too many wait already, 499 the cli
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,14 @@ _PAGE_POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src
 _PATHS = {"/", "/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"}
 
 
-def make_app(engine: Engine, name: str, limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
-    """The application that serves a model under a name."""
+def make_app(
+    engine: Engine,
+    name: str,
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    examples: Sequence[str] = (),
+) -> FastAPI:
+    """The application that serves a model under a name. examples: what the page proposes to ask."""
     limits = limits or Limits()
     serving = Serving(engine, name, limits)
 
@@ -110,6 +116,10 @@ def make_app(engine: Engine, name: str, limits: Limits | None = None, api_key: s
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html")
+
+    @app.get("/page/examples.json", include_in_schema=False)
+    async def proposed() -> list[str]:
+        return list(examples)
 
     app.mount("/page", StaticFiles(directory=_PAGE))
     return app

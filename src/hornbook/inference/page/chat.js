@@ -87,6 +87,7 @@ function draw() {
   }));
   byId("messages").replaceChildren(...(current()?.messages ?? []).map(drawMessage));
   byId("messages").scrollTop = byId("messages").scrollHeight;
+  byId("examples").hidden = Boolean(current()?.messages.length) || !byId("examples").querySelector("button");
   byId("send").hidden = Boolean(running);
   byId("stop").hidden = !running;
   byId("again").disabled = Boolean(running) || !current()?.messages.some((one) => one.role === "assistant");
@@ -205,13 +206,23 @@ async function* events(body) {
   }
 }
 
+function propose(texts) {
+  byId("examples").append(...texts.map((text) =>
+    element("button", { type: "button", className: "plain", textContent: text, onclick: () => ask(text) })));
+  draw();
+}
+
 function send() {
   const content = byId("question").value.trim();
   if (!content || running) return;
+  byId("question").value = "";
+  ask(content);
+}
+
+function ask(content) {
   const conversation = current();
   if (conversation.messages.at(-1)?.role === "user") conversation.messages.pop();
   conversation.messages.push({ role: "user", content });
-  byId("question").value = "";
   save();
   answer(conversation);
 }
@@ -256,3 +267,4 @@ fetch("/v1/models", { headers: headers() }).then(async (response) => {
   if (response.ok) byId("model").textContent = (await response.json()).data[0].id;
   else say("The server wants an API key: put it into the settings.", true);
 }).catch(() => say("The server cannot be reached.", true));
+fetch("/page/examples.json").then(async (response) => { if (response.ok) propose(await response.json()); });
