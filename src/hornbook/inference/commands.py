@@ -91,9 +91,8 @@ def chat(run: Path, writing: Writing, stage: str | None = None) -> None:
     turn = 0
     examples = example_questions(run)
     next_examples = cycle(examples)
-    print(
-        f"Write to the model and press Enter.{' /example asks something it never saw.' if examples else ''} /quit leaves."
-    )
+    about_examples = " /example asks something it never saw." if examples else ""
+    print(f"Write to the model and press Enter.{about_examples} /quit leaves.")
     while (text := _ask()) != "/quit":
         if text == "/example" and examples:
             text, messages = next(next_examples), []

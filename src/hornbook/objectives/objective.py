@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
-from hornbook.parallel.tensor import shared_vocabulary_cross_entropy_sum
+from hornbook.parallel.tensor import Rows, own_rows
 
 # Scores computed at once. On a CPU the chunk should stay in the cache (docs/LOG.md); accelerators want it large.
 _SCORES_AT_ONCE_CPU = 2**21
@@ -54,7 +54,7 @@ def chunked_cross_entropy_sum(
     Tokens whose label is IGNORE_INDEX add nothing, so a batch without labels gives 0. The products are made
     in autocast's type where it is on; softmax, loss and the sum over chunks are in float32 at least. The
     gradient can be taken once, not twice. `chunk_tokens` changes memory and speed alone; by default it
-    follows the device.
+    follows the device. Where processes share the vocabulary's rows, all of them have to call it.
     """
     device = hidden_BTD.device
     compute_dtype = torch.promote_types(hidden_BTD.dtype, head_weight_VD.dtype)
@@ -67,11 +67,20 @@ def chunked_cross_entropy_sum(
     weights_N = (labels_N != IGNORE_INDEX).to(torch.promote_types(compute_dtype, torch.float32))
     if weights_BT is not None:
         weights_N = weights_N * weights_BT.flatten()
-    hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_N.clamp_min(0)
-    rest = (labels_N, weights_N, compute_dtype, chunk_tokens, torch.is_grad_enabled())
+    rows = None
     if isinstance(head_weight_VD, DTensor):
-        return shared_vocabulary_cross_entropy_sum(hidden_ND, head_weight_VD, *rest)
-    return _ChunkedCrossEntropySum.apply(hidden_ND, head_weight_VD, *rest)
+        head_weight_VD, rows = own_rows(head_weight_VD)
+    loss_sum: Tensor = _ChunkedCrossEntropySum.apply(
+        hidden_BTD.flatten(0, 1),
+        head_weight_VD,
+        labels_N.clamp_min(0),
+        weights_N,
+        compute_dtype,
+        chunk_tokens,
+        torch.is_grad_enabled(),
+        rows,
+    )
+    return loss_sum
 
 
 class _ChunkedCrossEntropySum(torch.autograd.Function):
@@ -80,6 +89,9 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
     For one token with scores s, and z = sum exp(s - max s), the loss is log z + max s - s[label], and its gradient with
     respect to s is (exp(s - max s) - z onehot(label)) / z. The division by z and the weight are applied on the narrow
     side of the products, where they cost nothing; so each score is exponentiated once, in place.
+
+    rows: which rows of the vocabulary this process has, where it shares them; V is then their number. Processes
+    exchange three numbers for each token, never the scores, and the gradient of the vectors at the end.
     """
 
     @staticmethod
@@ -92,6 +104,7 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
         compute_dtype: torch.dtype,
         chunk_tokens: int,
         with_gradient: bool,
+        rows: Rows | None,
     ) -> Tensor:
         head_VD = head_weight_VD.to(compute_dtype)
         loss_sum = weights_N.new_zeros(())
@@ -104,14 +117,23 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
         ):
             hidden_CD = hidden_CD.to(compute_dtype)
             labels_C1, weights_C1 = labels_C[:, None], weights_C[:, None]
+            is_here_C1: Tensor | float = 1.0
+            if rows is not None:
+                labels_C1, is_here_C1 = rows.find(labels_C1)
             scores_CV = (hidden_CD @ head_VD.T).to(weights_N.dtype)
             largest_C1, score_of_label_C1 = scores_CV.amax(1, keepdim=True), scores_CV.gather(1, labels_C1)
+            if rows is not None:
+                rows.largest(largest_C1)
             exponentials_CV = scores_CV.sub_(largest_C1).exp_()
             sum_C1 = exponentials_CV.sum(1, keepdim=True)
+            if rows is not None:
+                sums_2C1 = torch.stack([sum_C1, score_of_label_C1 * is_here_C1])
+                rows.add_up(sums_2C1)
+                sum_C1, score_of_label_C1 = sums_2C1
             loss_sum = loss_sum + ((sum_C1.log() + largest_C1 - score_of_label_C1) * weights_C1).sum()
             if head_grad_VD is not None:
                 # Subtracted before anything is rounded: a likely label's gradient is a small difference.
-                scores_grad_CV = exponentials_CV.scatter_add_(1, labels_C1, -sum_C1).to(compute_dtype)
+                scores_grad_CV = exponentials_CV.scatter_add_(1, labels_C1, -sum_C1 * is_here_C1).to(compute_dtype)
                 factor_C1 = weights_C1 / sum_C1
                 hidden_grads.append(((scores_grad_CV @ head_VD) * factor_C1).to(hidden_ND.dtype))
                 weighted_hidden_CD = (hidden_CD * factor_C1).to(compute_dtype)
@@ -120,7 +142,10 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
                 else:
                     head_grad_VD += scores_grad_CV.T @ weighted_hidden_CD
         if head_grad_VD is not None:
-            ctx.save_for_backward(torch.cat(hidden_grads), head_grad_VD)
+            hidden_grad_ND = torch.cat(hidden_grads)
+            if rows is not None:
+                rows.add_up(hidden_grad_ND)
+            ctx.save_for_backward(hidden_grad_ND, head_grad_VD)
         return loss_sum
 
     @staticmethod
@@ -128,4 +153,4 @@ class _ChunkedCrossEntropySum(torch.autograd.Function):
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
         # In place, since it is as large as the head. Compiled code may not change what it saved.
         scaled_VD = head_grad_VD * grad if torch.compiler.is_compiling() else head_grad_VD.mul_(grad)
-        return hidden_grad_ND * grad, scaled_VD, None, None, None, None, None
+        return hidden_grad_ND * grad, scaled_VD, None, None, None, None, None, None

@@ -10,9 +10,9 @@ The vocabulary is cut by its rows. Each process looks up the tokens it has, and 
 they exchange three numbers for each token, never the scores.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -93,85 +93,35 @@ def _has(module: nn.Module, name: str) -> bool:
     return found is not None and any(True for _ in found.parameters())
 
 
-def shared_vocabulary_cross_entropy_sum(
-    hidden_ND: Tensor,
-    head_weight_VD: DTensor,
-    labels_N: Tensor,
-    weights_N: Tensor,
-    compute_dtype: torch.dtype,
-    chunk_tokens: int,
-    with_gradient: bool,
-) -> Tensor:
-    """The loss of `chunked_cross_entropy_sum`, with the rows of the head cut over processes.
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of the vocabulary, of which each process of a group has as many."""
 
-    Its group is the only side of the head's mesh along which it is cut here; the others have been gathered.
+    first: int
+    number: int
+    group: dist.ProcessGroup
+
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels counted from the first row here, and which are here; those that are not are given any row."""
+        here = labels - self.first
+        return here.clamp(0, self.number - 1), (here >= 0) & (here < self.number)
+
+    def largest(self, values: Tensor) -> None:
+        """The largest of all processes' values, in place."""
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.group)
+
+    def add_up(self, values: Tensor) -> None:
+        """The sum over all processes, in place."""
+        dist.all_reduce(values, group=self.group)
+
+
+def own_rows(head_weight_VD: DTensor) -> tuple[Tensor, Rows]:
+    """This process's rows of a head that is cut along the vocabulary alone, and which they are.
+
+    The group is the only side of the head's mesh along which it is cut here; the others have been gathered.
     """
     mesh, n_rows = head_weight_VD.device_mesh, head_weight_VD.shape[0]
     if n_rows % mesh.size():
         raise ValueError(f"{n_rows} rows of the vocabulary cannot be cut evenly over {mesh.size()} processes")
-    first_row = mesh.get_local_rank() * n_rows // mesh.size()
-    loss: Tensor = _SharedVocabularyCrossEntropySum.apply(
-        hidden_ND,
-        head_weight_VD.to_local(),
-        labels_N - first_row,
-        weights_N,
-        mesh.get_group(),
-        compute_dtype,
-        chunk_tokens,
-        with_gradient,
-    )
-    return loss
-
-
-class _SharedVocabularyCrossEntropySum(torch.autograd.Function):
-    """As objectives.objective's, with V the rows of this process, and labels counted from its first row.
-
-    Each process's part of the hidden gradient is added up here, so that it is whole on each.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: Tensor,
-        head_weight_VD: Tensor,
-        labels_N: Tensor,
-        weights_N: Tensor,
-        group: dist.ProcessGroup,
-        compute_dtype: torch.dtype,
-        chunk_tokens: int,
-        with_gradient: bool,
-    ) -> Tensor:
-        head_VD = head_weight_VD.to(compute_dtype)
-        n_rows = head_VD.shape[0]
-        loss_sum = weights_N.new_zeros(())
-        hidden_grads, head_grad_VD = [], torch.zeros_like(head_weight_VD) if with_gradient else None
-        for hidden_CD, labels_C, weights_C in zip(
-            hidden_ND.split(chunk_tokens), labels_N.split(chunk_tokens), weights_N.split(chunk_tokens), strict=True
-        ):
-            hidden_CD = hidden_CD.to(compute_dtype)
-            is_here_C1 = ((labels_C >= 0) & (labels_C < n_rows))[:, None]
-            labels_C1, weights_C1 = labels_C.clamp(0, n_rows - 1)[:, None], weights_C[:, None]
-            scores_CV = (hidden_CD @ head_VD.T).to(weights_N.dtype)
-            highest_C1 = scores_CV.amax(1, keepdim=True)
-            dist.all_reduce(highest_C1, op=dist.ReduceOp.MAX, group=group)
-            exponentials_CV = (scores_CV - highest_C1).exp()
-            label_score_C1 = (scores_CV - highest_C1).gather(1, labels_C1) * is_here_C1
-            sums_C2 = torch.cat([exponentials_CV.sum(1, keepdim=True), label_score_C1], dim=1)
-            dist.all_reduce(sums_C2, group=group)
-            total_C1, label_score_C1 = sums_C2[:, :1], sums_C2[:, 1:]
-            loss_sum = loss_sum + ((total_C1.log() - label_score_C1) * weights_C1).sum()
-            if head_grad_VD is not None:
-                scores_grad_CV = (exponentials_CV / total_C1).scatter_add(1, labels_C1, -is_here_C1.to(total_C1.dtype))
-                scores_grad_CV = scores_grad_CV.to(compute_dtype)
-                hidden_grads.append(((scores_grad_CV @ head_VD) * weights_C1).to(hidden_ND.dtype))
-                head_grad_VD += scores_grad_CV.T @ (hidden_CD * weights_C1).to(compute_dtype)
-        if head_grad_VD is not None:
-            hidden_grad_ND = torch.cat(hidden_grads)
-            dist.all_reduce(hidden_grad_ND, group=group)
-            ctx.save_for_backward(hidden_grad_ND, head_grad_VD)
-        return loss_sum
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad_ND, head_grad_VD = ctx.saved_tensors
-        return hidden_grad_ND * grad, head_grad_VD * grad, None, None, None, None, None, None
+    number = n_rows // mesh.size()
+    return head_weight_VD.to_local(), Rows(mesh.get_local_rank() * number, number, mesh.get_group())
