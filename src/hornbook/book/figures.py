@@ -29,6 +29,10 @@ _STYLE: Any = {
 }  # fmt: skip
 # The figure that a stage is followed by, where that is not its loss (hornbook.planning.expected).
 _WATCHED = {"reinforce": "reward"}
+_ANSWERS = {
+    "preference": {"chosen_likelier": "the preferred answer is the likelier", "accuracy": "and more so than before"},
+    "reinforce": {"greedy": "the likeliest answer is right", "pass_at_1": "one that is drawn", "pass_at_k": "one of k"},
+}
 _WIDTH_INCHES = 6.0
 _SMOOTHED_FRACTION = 0.02
 _MOST_POINTS = 1500
@@ -72,6 +76,7 @@ def run_drawings(run: Run) -> dict[str, Draw]:
     for stage in run.metrics:
         drawings[f"loss-{stage}"] = lambda run, stage=stage: loss(run, stage)  # type: ignore[misc]
         drawings[f"expected-{stage}"] = lambda run, stage=stage: expected(run, stage)  # type: ignore[misc]
+        drawings[f"answers-{stage}"] = lambda run, stage=stage: answers(run, stage)  # type: ignore[misc]
         drawings[f"course-{stage}"] = lambda run, stage=stage: course(run, stage)  # type: ignore[misc]
         drawings[f"speed-{stage}"] = lambda run, stage=stage: speed(run, stage)  # type: ignore[misc]
     return drawings | {
@@ -150,6 +155,28 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
         f"Expected and measured {panel.get_ylabel()} of {stage}: {inside} of {n_windows} windows lie in the band. The "
         f"last is {means[-1]:.3f}, where {band['mean'][-1]:.3f} was expected."
     )
+
+
+def answers(run: Run, stage: str) -> "tuple[Figure, str] | None":
+    """What a stage that learns from answers is about, at each validation: right answers, or preferred ones."""
+    shown = _ANSWERS.get(stage, {})
+    records = [record for record in run.metrics[stage] if record.get("evaluation")]
+    if not shown or not records:
+        return None
+    steps = [record["step"] for record in records]
+    figure, (panel,) = canvas(1, 2.4)
+    told = []
+    for (name, label), style in zip(shown.items(), ("-", "--", ":"), strict=False):
+        shares = [100 * record["evaluation"]["validation"][name] for record in records]
+        panel.plot(steps, shares, style, marker="o", markersize=3.5, label=label)
+        told.append(f"{label} from {shares[0]:.0f}% to {shares[-1]:.0f}%")
+    if stage == "reinforce":
+        rewards = [100 * record["reward"] for record in run.metrics[stage] if record.get("reward") is not None]
+        numbers = [record["step"] for record in run.metrics[stage] if record.get("reward") is not None]
+        panel.plot(numbers, rewards, color=GREY, linewidth=0.6, label="reward of each step")
+    panel.set(xlabel="step", ylabel="percent", ylim=(0, 105))
+    panel.legend()
+    return figure, f"Validation during {stage}, first to last: {'; '.join(told)}."
 
 
 def course(run: Run, stage: str) -> "tuple[Figure, str] | None":

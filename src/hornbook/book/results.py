@@ -176,6 +176,7 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
     else:
         yield paragraph("This stage was run without an expected curve, so there is no verdict on it.")
     yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training, and validation.")
+    yield figure(f"answers-{stage}", f"Answers during {stage}, validated.")
     yield figure(f"course-{stage}", f"Learning rate and gradient norm of {stage}.")
     if facts.get("plan_score"):
         yield table(f"The plan of {stage}, scored.", ["figure", "predicted", "measured", "off by"], score_rows(facts))
