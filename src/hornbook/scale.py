@@ -7,6 +7,9 @@ recipe has all of it, and `hornbook run` takes it along for the curve to expect.
 
 import json
 import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,20 +18,24 @@ from rich.table import Table
 
 from hornbook.errors import UserError
 from hornbook.many_runs import make_data, run_on
+from hornbook.planning.curves import N_WINDOWS, windows
 from hornbook.planning.expected import LAW_FILE
 from hornbook.planning.flops import total_training_flops
 from hornbook.planning.ladder import HELD_OUT, Rung, budget_of, ladder, rung, rung_recipe
 from hornbook.planning.law import Law
 from hornbook.planning.law_picture import draw_law
 from hornbook.planning.plan import planned_config
-from hornbook.planning.scaling import Point, bootstrap, fit_law
+from hornbook.planning.scaling import Point, bootstrap, factors_above, fit_law
 from hornbook.planning.units import quantity
 from hornbook.recipe import Recipe
 from hornbook.run_directory import RunDirectory, read_json, write_json
 from hornbook.stages.training import BEGINNING_FILE
+from hornbook.training.metrics import read_metrics
 
 _LEAST_SIZES = 3
 _SHARE_OF_THE_RECIPE = 1 / 16
+_WARM_UP_WINDOWS = 2
+"""The first windows of a training, in which the learning rate rises, and the loss falls from its first value."""
 
 
 class Options(Protocol):
@@ -57,20 +64,25 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     rungs = ladder(recipe, options.sizes, flops)
     console.print(f"{len(rungs)} runs, {budget_of(rungs):.2e} FLOPs in all, and one of {HELD_OUT * flops:.2e}")
     data = make_data(recipe, options.runs, console)
-    points = [_run(recipe, one, options.runs, data, console) for one in rungs]
+    made = [_run(recipe, one, options.runs, data, console) for one in rungs]
+    points = [point for point, _ in made]
     law = fit_law(points)
+    dear = [run for run, one in zip(made, rungs, strict=True) if one.flops > flops / 2]
+    law = replace(law, above=factors_above(law, dear))
     best, tokens = law.best_split(HELD_OUT * flops)
     held_out = rung(recipe, best, HELD_OUT * flops)
     predicted = law.loss(held_out.parameters, held_out.tokens)
     console.print(f"predicted of the held-out run: {predicted:.3f} nats", highlight=False)
-    measured = _run(recipe, held_out, options.runs, data, console)
+    measured, curve = _run(recipe, held_out, options.runs, data, console)
     intervals = bootstrap(points, law, HELD_OUT * flops)
     found = {
         "law": vars(law),
         "intervals_80_percent": {name: vars(interval) for name, interval in intervals.items()},
         "points": [vars(point) for point in points],
         "best_for_four_times": {"flops": HELD_OUT * flops, "parameters": best, "tokens": tokens},
-        "held_out": vars(measured) | {"predicted": predicted, "off_by": predicted / measured.loss - 1},
+        "held_out": vars(measured)
+        | {"predicted": predicted, "off_by": predicted / measured.loss - 1}
+        | {"curve_off_by": _off_by(law.curve(held_out.parameters, held_out.tokens), curve)},
     }
     write_json(options.recipe.with_suffix(f".{LAW_FILE}"), found)
     picture = options.recipe.with_suffix(".law.svg")
@@ -82,8 +94,17 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     console.print(f"{options.recipe.with_suffix(f'.{LAW_FILE}')}, {picture}", highlight=False, soft_wrap=True)
 
 
-def _run(recipe: Recipe, one: Rung, runs: Path, data: RunDirectory, console: Console) -> Point:
-    """One rung, run and measured: the validation's loss in nats per token."""
+def _off_by(predicted: Sequence[float] | None, measured: Sequence[float | None]) -> list[float | None]:
+    """For each window, the share by which the prediction lies above what was measured."""
+    assert predicted is not None
+    pairs = zip(predicted, measured, strict=True)
+    return [None if loss is None else guess / loss - 1 for guess, loss in pairs]
+
+
+def _run(
+    recipe: Recipe, one: Rung, runs: Path, data: RunDirectory, console: Console
+) -> tuple[Point, list[float | None]]:
+    """One rung, run and measured: the validation's loss in nats per token, and the training's in each window."""
     name = f"{recipe.name}-{quantity(one.parameters).replace(' ', '')}-{quantity(one.tokens).replace(' ', '')}"
     console.print(f"{quantity(one.parameters)} parameters on {quantity(one.tokens)} tokens", highlight=False)
     run = run_on(data, rung_recipe(recipe, one, name), runs, "pretrain", Console(quiet=True))
@@ -92,15 +113,15 @@ def _run(recipe: Recipe, one: Rung, runs: Path, data: RunDirectory, console: Con
     bytes_per_token = read_json(stage.path / BEGINNING_FILE)["data"]["bytes_per_label"]
     loss = facts["validation_bits_per_byte"] * math.log(2) * bytes_per_token
     console.print(f"  {loss:.3f} nats, {facts['training_seconds']:.0f} s", highlight=False)
-    return Point(one.parameters, one.tokens, loss)
+    curve = windows(read_metrics(stage.path / "metrics.jsonl"), "loss_nats", one.tokens)
+    return Point(one.parameters, one.tokens, loss), curve
 
 
 def _print(found: dict[str, Any], points: list[Point], console: Console) -> None:
     table = Table("parameters", title="The ladder", title_justify="left")
     for column in ("tokens", "FLOPs", "loss, nats", "by the law", "off by"):
         table.add_column(column, justify="right")
-    law = Law(**found["law"])
-    held_out = found["held_out"]
+    law, held_out = Law(**found["law"]), found["held_out"]
     last = Point(held_out["parameters"], held_out["tokens"], held_out["loss"])
     for point in [*points, last]:
         if point is last:
@@ -115,6 +136,12 @@ def _print(found: dict[str, Any], points: list[Point], console: Console) -> None
             f"{by_law / point.loss - 1:+.1%}",
         )
     console.print(table)
+    off_by = [abs(share) for share in held_out["curve_off_by"][_WARM_UP_WINDOWS:] if share is not None]
+    console.print(
+        f"The held-out run's curve, after its first {_WARM_UP_WINDOWS / N_WINDOWS:.0%}: "
+        f"off by {max(off_by):.1%} at most, {statistics.fmean(off_by):.1%} on average",
+        highlight=False,
+    )
     console.print(
         f"L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / D^{law.beta:.3f}", highlight=False
     )

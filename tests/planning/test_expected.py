@@ -150,6 +150,9 @@ def test_a_fitted_law_is_taken_before_the_general_one() -> None:
     expected = expectation(_beginning(), None, law)
 
     assert "law" in expected.source
+    with_curve = expectation(_beginning(), None, replace(law, above=(2.0,) * 10 + (1.0,) * 10))
+    assert with_curve.curve.mean[12] == pytest.approx(law.losses(100_000, TOTAL_TOKENS)[12])
+    assert with_curve.curve.mean[8] == pytest.approx(min(with_curve.first, 2 * law.losses(100_000, TOTAL_TOKENS)[8]))
     assert expected.curve.mean[-1] == pytest.approx(law.loss(100_000, TOTAL_TOKENS), rel=0.05)
 
 
@@ -196,11 +199,12 @@ def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> N
     assert read_reference(run) is None
     assert read_law(run) is None
     write_reference(tmp_path / "little.expected.json", _reference())
-    write_json(tmp_path / "little.law.json", {"law": vars(Law(1.0, 2.0, 3.0, 0.4, 0.5))})
+    law = Law(1.0, 2.0, 3.0, 0.4, 0.5, above=(1.0,) * 20)
+    write_json(tmp_path / "little.law.json", {"law": vars(law)})
     bring_along(recipe, run)
 
     assert read_reference(run) == _reference()
-    assert read_law(run) == Law(1.0, 2.0, 3.0, 0.4, 0.5)
+    assert read_law(run) == law
 
 
 def test_a_score_says_by_how_much_each_prediction_was_off() -> None:

@@ -64,7 +64,8 @@ class Expectation:
 class Beginning:
     """What is known of a training when it begins.
 
-    stage: its name. settings: what its curve depends on, as the reference has it. first_loss: the model's own loss on
+    stage: its name. n_parameters: those that a law counts, since tokens are multiplied
+    with them. settings: what its curve depends on, as the reference has it. first_loss: the model's own loss on
     the data, where the stage goes on from a model. bytes_per_token: of its data, where it is known.
     """
 
@@ -142,7 +143,7 @@ def beside(recipe_path: Path) -> tuple[dict[str, Any] | None, Law | None]:
     reference, law = (recipe_path.with_suffix(f".{name}") for name in (REFERENCE_FILE, LAW_FILE))
     return (
         read_json(reference) if reference.is_file() else None,
-        Law(**read_json(law)["law"]) if law.is_file() else None,
+        _law(law) if law.is_file() else None,
     )
 
 
@@ -155,7 +156,12 @@ def read_reference(run: Path) -> dict[str, Any] | None:
 def read_law(run: Path) -> Law | None:
     """The law in a run's folder, if there is one."""
     path = run / LAW_FILE
-    return Law(**read_json(path)["law"]) if path.is_file() else None
+    return _law(path) if path.is_file() else None
+
+
+def _law(path: Path) -> Law:
+    numbers = read_json(path)["law"]
+    return Law(**numbers | {"above": tuple(numbers["above"])})
 
 
 def write_reference(path: Path, reference: Mapping[str, Any]) -> None:
@@ -174,6 +180,12 @@ def _from_law(beginning: Beginning, law: Law | None) -> Expectation:
         loss = scale * (law or _CHINCHILLA).loss(beginning.n_parameters, tokens)
         falls = math.exp(-(number + 0.5) / N_WINDOWS / _FALLS_WITHIN)
         mean.append(min(first, loss + (first - loss) * falls))
+    predicted = None if law is None else law.curve(beginning.n_parameters, beginning.total_tokens)
+    if predicted is not None:
+        mean = [min(first, value) for value in predicted]
+        low, high = [0.9 * value for value in mean], [min(first + _NATS_AROUND_FIRST, 1.1 * value) for value in mean]
+        return Expectation("the law fitted to this data", "loss_nats", _band(mean, low, high),
+                           beginning.total_tokens, first)  # fmt: skip
     if law is not None:
         # The law is of finished trainings; on the way, with a high learning rate, the loss lies above it.
         low, high = [0.9 * value for value in mean], [min(first + _NATS_AROUND_FIRST, 1.3 * value) for value in mean]

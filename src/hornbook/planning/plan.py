@@ -37,6 +37,7 @@ from hornbook.planning.flops import (
     total_training_flops,
 )
 from hornbook.planning.hardware import ACCELERATORS, Device, Kind
+from hornbook.planning.ladder import counted_parameters
 from hornbook.planning.law import Law
 from hornbook.planning.layout import layout_of
 from hornbook.planning.machine import Machine
@@ -236,13 +237,12 @@ def _expected(
     law: Law | None,
 ) -> dict[str, Expectation]:
     recorded = {} if reference is None else reference["stages"]
-    parameters = sum(parameters_by_part(config).values())
     found = {}
     for name, section in sections.items():
         settings = compared_settings(config, section)
         is_new = name == "pretrain" and recipe.origin is None
         if is_new or name == "preference" or recorded.get(name, {}).get("settings") == settings:
-            beginning = Beginning(name, section.tokens, config.vocab_size, parameters, settings)
+            beginning = Beginning(name, section.tokens, config.vocab_size, counted_parameters(config), settings)
             found[name] = expectation(beginning, reference, law)
     return found
 

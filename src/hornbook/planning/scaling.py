@@ -10,10 +10,12 @@ torch is imported where a fit is made.
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hornbook.planning.curves import N_WINDOWS
 from hornbook.planning.law import Law
 
 if TYPE_CHECKING:
@@ -47,6 +49,21 @@ class Interval:
     high: float
 
 
+def factors_above(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]]) -> tuple[float, ...]:
+    """For each window the factor by which the losses of these runs lie above the law: the median over the runs.
+
+    Raises ValueError where no run has a value in some window.
+    """
+    columns: list[list[float]] = [[] for _ in range(N_WINDOWS)]
+    for point, windows in runs:
+        for column, window, loss in zip(columns, windows, law.losses(point.parameters, point.tokens), strict=True):
+            if window is not None:
+                column.append(window / loss)
+    if not all(columns):
+        raise ValueError("the runs are too short: some windows of their training have no step")
+    return tuple(statistics.median(column) for column in columns)
+
+
 def fit_law(points: Sequence[Point], beginnings: Sequence[Law] | None = None) -> Law:
     """The law that fits the runs best. Raises ValueError for fewer than five, which cannot tell five numbers."""
     if len(points) < _LEAST_POINTS:
@@ -77,7 +94,8 @@ def bootstrap(points: Sequence[Point], law: Law, flops: float, n: int = 40, seed
             continue
         again = fit_law(drawn, [law])
         best, tokens = again.best_split(flops)
-        figures = dict(vars(again)) | {"best_parameters": best, "best_loss": again.loss(best, tokens)}
+        numbers = {name: value for name, value in vars(again).items() if name != "above"}
+        figures = numbers | {"best_parameters": best, "best_loss": again.loss(best, tokens)}
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
     return {name: _interval(values) for name, values in found.items()}
@@ -146,7 +164,7 @@ def _descend(
 
 
 def _as_logs(law: Law) -> list[float]:
-    e, a, b, alpha, beta = astuple(law)
+    e, a, b, alpha, beta = law.e, law.a, law.b, law.alpha, law.beta
     return [math.log(e), math.log(a), math.log(b), alpha, beta]
 
 

@@ -25,6 +25,7 @@ from hornbook.parallel.parallelize import SpreadModel, parallelize
 from hornbook.planning.curves import windows
 from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
+from hornbook.planning.ladder import counted_parameters
 from hornbook.planning.prediction import PeakMemory, measured_figures, predicted_figures
 from hornbook.planning.score import plan_score_table, score
 from hornbook.planning.verdict import Verdict, Watch, judge
@@ -169,7 +170,7 @@ def beginning_of(
         stage=context.stage.name,
         total_tokens=math.ceil(section.tokens / section.global_batch_tokens) * section.global_batch_tokens,
         vocab_size=config.vocab_size,
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_parameters=counted_parameters(config),
         settings=compared_settings(config, section),
         first_loss=first,
         bytes_per_token=None if data is None else data.get("bytes_per_label"),
