@@ -72,7 +72,7 @@ def band_of(runs: Sequence[Sequence[Window]], tolerance: Tolerance) -> Band | No
     """The band around several runs of one recipe, one for each seed; None where a window has no value.
 
     Its half width is five standard deviations of a further run, the variance being averaged over neighbouring windows,
-    since three seeds alone say little about it; and at least the figure's tolerance.
+    since three seeds alone say little about it; and at least the figure's tolerance. No figure can be below 0.
     """
     columns = [[value for value in column if value is not None] for column in zip(*runs, strict=True)]
     if not all(columns):
@@ -86,7 +86,7 @@ def band_of(runs: Sequence[Sequence[Window]], tolerance: Tolerance) -> Band | No
         halves.append(max(_STANDARD_DEVIATIONS * deviation, tolerance.relative * abs(mean), tolerance.absolute))
     return Band(
         tuple(means),
-        tuple(mean - half for mean, half in zip(means, halves, strict=True)),
+        tuple(max(0.0, mean - half) for mean, half in zip(means, halves, strict=True)),
         tuple(mean + half for mean, half in zip(means, halves, strict=True)),
     )
 
