@@ -50,6 +50,7 @@ TRAFFIC_LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "shard 2": (2, {"shard": 2}),
     "replicate 2": (2, {"replicate": 2, "shard": 1}),
     "tensor 2": (2, {"tensor": 2, "shard": 1}),
+    "context 2": (2, {"context": 2, "shard": 1}),
     "pipeline 2, 1f1b": (2, {"pipeline": 2, "shard": 1}),
     "pipeline 2, interleaved": (2, {"pipeline": 2, "shard": 1, "schedule": "interleaved"}),
 }
@@ -114,7 +115,7 @@ def _traffic() -> None:
         counted = _start(world_size, {"kind": "traffic", "layout": layout})
         measured = statistics.fmean(sum(one["bytes"].values()) for one in counted)
         cut = Layout(**layout)
-        tokens = N_ROWS * N_TOKENS // cut.data
+        tokens = N_ROWS * N_TOKENS // cut.data // cut.context
         exchanges = step_exchanges(_model().config, cut, tokens, counted[0]["micro_batches"], weight_bytes=4)
         expected = sum(exchange.n_bytes for exchange in exchanges)
         print(f"{name:<26}{measured / 1e3:>12,.1f}{expected / 1e3:>12,.1f}{measured / expected - 1:>12.1%}")
@@ -176,8 +177,9 @@ def _batch(n_rows: int) -> Batch:
 
 def _count(spread: SpreadModel) -> dict[str, Any]:
     """Bytes of one step, the second: the first also sets things up."""
-    batch = _batch(N_ROWS // spread.mesh.n_data)
-    pieces = 4
+    mesh, pieces = spread.mesh, 4
+    stretch = N_TOKENS // mesh.section.context
+    batch = _batch(N_ROWS // mesh.n_data).tokens(mesh.context_rank * stretch, (mesh.context_rank + 1) * stretch)
     pass_through = ForwardBackward(
         spread, NextToken(), MicroBatchSize(batch.n_rows // pieces), Console(), torch.float32, compiles=False
     )

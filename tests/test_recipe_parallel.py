@@ -30,10 +30,10 @@ def test_every_mismatch_is_told_at_once(write_recipe: Callable[..., Path]) -> No
         "model.n_heads: must be a multiple of parallel.tensor, which is 3, but is 4",
         "model.n_kv_heads: must be a multiple of parallel.tensor, which is 3, but is 4",
         "tokenizer.vocab_size: must be a multiple of parallel.tensor, which is 3, but is 4096",
-        "pretrain.row_tokens: must be a multiple of parallel.tensor, which is 3, but is 256",
+        "pretrain.row_tokens: must be a multiple of parallel.context x parallel.tensor, which is 6, but is 256",
         "cuts the model into 7 parts, more than the 4 layers",
         "must divide the 4 rows of a step of pretrain, but come to 5",
-        "parallel.context: must be 1: torch's ring attention",
+        "parallel.context: must be 1 where parallel.pipeline is more than 1, but is 2",
     ):
         assert expected in text
     assert len(lines) == 7

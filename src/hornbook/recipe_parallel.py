@@ -42,7 +42,7 @@ class ParallelSection(Section):
     )
     tensor: int = Field(1, gt=0, description="Processes that share each layer: its heads, its width, the vocabulary.")
     pipeline: int = Field(1, gt=0, description="Processes that take some of the layers each, one after the other.")
-    context: int = Field(1, gt=0, description="Processes that share the tokens of a row. Only 1 is possible so far.")
+    context: int = Field(1, gt=0, description="Processes that share the tokens of every row, for long rows.")
     schedule: Schedule = Field(
         "1f1b",
         description="Order of work in a pipeline: all micro-batches forward, then backward (gpipe); one forward, one "
@@ -112,11 +112,17 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
     stage = training.stage
     if section.shard == 0:
         yield ["parallel.shard"], "must be -1, which takes all processes that are left, or at least 1, but is 0"
-    if section.context > 1:
+    stretches = section.context * section.tensor
+    if training.row_tokens % stretches:
         yield (
-            ["parallel.context"],
-            "must be 1: torch's ring attention has no kernel for a CPU and takes no mask, which rows of several "
-            f"documents need, but is {section.context}",
+            [f"{stage}.row_tokens", "parallel.context", "parallel.tensor"],
+            f"must be a multiple of parallel.context x parallel.tensor, which is {stretches}, "
+            f"but is {training.row_tokens}",
+        )
+    if section.context > 1 and section.pipeline > 1:
+        yield (
+            ["parallel.context", "parallel.pipeline"],
+            f"must be 1 where parallel.pipeline is more than 1, but is {section.context}",
         )
     if section.tensor > 1:
         numbers: Mapping[str, int | None] = {
@@ -125,7 +131,6 @@ def layout_problems(section: ParallelSection, training: Cuttable) -> Iterator[Pr
             "model.d_ff": training.d_ff,
             "tokenizer.vocab_size": training.vocab_size,
             "model.max_seq_len": training.n_positions,
-            f"{stage}.row_tokens": training.row_tokens,
         }
         for name, number in numbers.items():
             if number is not None and number % section.tensor:

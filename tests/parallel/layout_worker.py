@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from hornbook.batching.loader import Share
+from hornbook.batching.loader import Share, Stretch
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
@@ -116,7 +116,7 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
     trainer = Trainer(
         spread.model,
         LittleMemory(run["rows_in_memory"]) if "rows_in_memory" in run else NextToken(),
-        Share(RaggedBatches(), mesh.data_rank, mesh.n_data),
+        Stretch(Share(RaggedBatches(), mesh.data_rank, mesh.n_data), mesh.context_rank, mesh.section.context),
         build_optimizer(spread.model, section),
         section,
         directory,

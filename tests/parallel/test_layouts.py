@@ -27,6 +27,9 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "interleaved2": (2, {"pipeline": 2, "schedule": "interleaved"}),
     "replicate2-shard2": (4, {"replicate": 2, "shard": 2}),
     "shard2-tensor2": (4, {"shard": 2, "tensor": 2}),
+    "context2": (2, {"context": 2, "shard": 1}),
+    "shard2-context2": (4, {"shard": 2, "context": 2}),
+    "context2-tensor2": (4, {"context": 2, "tensor": 2, "shard": 1}),
     "shard2-pipeline2": (4, {"shard": 2, "pipeline": 2}),
     "tensor2-pipeline2": (4, {"tensor": 2, "pipeline": 2, "schedule": "interleaved"}),
     MINIATURE: (8, {"shard": 2, "tensor": 2, "pipeline": 2, "schedule": "interleaved"}),
@@ -45,7 +48,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "muon": 1e-6}
 """Relative. Muon's iterations lift the smallest singular values by a factor of hundreds, and rounding with them."""
-QUICK = [("shard2", "float64"), ("tensor2", "float64"), ("1f1b2", "float64")]
+QUICK = [("shard2", "float64"), ("tensor2", "float64"), ("1f1b2", "float64"), ("context2", "float64")]
 
 _spread = [name for name in LAYOUTS if name != "one"]
 _all = [(layout, kind) for layout in _spread for kind in KINDS]

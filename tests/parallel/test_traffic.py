@@ -15,6 +15,7 @@ LAYOUTS = {
     "shard": {"shard": 2},
     "replicate": {"replicate": 2, "shard": 1},
     "tensor": {"tensor": 2, "shard": 1},
+    "context": {"context": 2, "shard": 1},
     "1f1b": {"pipeline": 2, "shard": 1},
     "interleaved": {"pipeline": 2, "shard": 1, "schedule": "interleaved"},
 }
@@ -42,7 +43,8 @@ def test_the_formula_agrees_with_what_torch_counts(name: str, counted: Path) -> 
     rows = n_rows // layout.data
     config = config_from_recipe(ModelSection(preset="llama", n_layers=4, d_model=64, n_heads=4, d_ff=128), vocab_size)
 
-    exchanges = step_exchanges(config, layout, rows * n_tokens, rows // 4, weight_bytes=4)
+    tokens = rows * n_tokens // layout.context
+    exchanges = step_exchanges(config, layout, tokens, rows // 4, weight_bytes=4)
     expected = sum(exchange.n_bytes for exchange in exchanges)
 
     assert len(files) == 2

@@ -162,8 +162,31 @@ class Share:
         self._source.load_state_dict(state)
 
 
+class Stretch:
+    """One process's stretch of every row, where several share the tokens of their rows."""
+
+    def __init__(self, source: "WholeBatches", rank: int, n_stretches: int) -> None:
+        self._source, self._rank, self._n_stretches = source, rank, n_stretches
+
+    def next_batch(self) -> Batch:
+        """Raises UserError where the rows cannot be cut evenly."""
+        batch = self._source.next_batch()
+        size, rest = divmod(batch.input_ids.shape[1], self._n_stretches)
+        if rest:
+            raise UserError(
+                f"Rows of {batch.input_ids.shape[1]} tokens cannot be cut into {self._n_stretches} stretches."
+            )
+        return batch.tokens(self._rank * size, (self._rank + 1) * size)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._source.load_state_dict(state)
+
+
 class WholeBatches(Protocol):
-    """A source of the whole batch of each step."""
+    """A source of batches that are to be cut further."""
 
     def next_batch(self) -> Batch: ...
 

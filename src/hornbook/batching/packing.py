@@ -45,6 +45,10 @@ class Batch:
         """The rows from `start` up to, not including, `stop`: views, not copies."""
         return self._with_each(lambda tensor: tensor[start:stop])
 
+    def tokens(self, start: int, stop: int) -> Self:
+        """The tokens of each row from `start` up to, not including, `stop`: views, not copies."""
+        return self._with_each(lambda tensor: tensor[:, start:stop])
+
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
         return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))

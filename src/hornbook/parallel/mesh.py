@@ -1,7 +1,8 @@
 """Where a process stands among the others, and what they tell each other once in a step.
 
 The processes are a grid of four sides, pipeline x replicate x shard x tensor, the last one counting fastest: what
-exchanges the most stands closest together. Those that differ in pipeline or tensor alone work on the same rows.
+exchanges the most stands closest together. Those that differ in pipeline or tensor alone work on the same rows. Those
+that share the tokens of a row (context) are neighbours along the side of the shards, and keep parts of the weights too.
 """
 
 from datetime import timedelta
@@ -27,8 +28,9 @@ class Mesh:
         self.section, self.device, self.processes = section, device, processes
         self.is_spread = dist.is_initialized()
         if self.is_spread:
-            sides = tuple(getattr(section, side) for side in _SIDES)
+            sides = (section.pipeline, section.replicate, section.shard * section.context, section.tensor)
             self.grid: DeviceMesh = init_device_mesh(device.type, sides, mesh_dim_names=_SIDES)
+            self.context_group = _group_within(self.grid, section.context)
             # Checkpoints are written by a thread, which must not meet the training in one group.
             self.checkpoint_group = dist.new_group(backend="gloo")
             self._control_group = dist.new_group(backend="gloo")
@@ -49,7 +51,12 @@ class Mesh:
     @property
     def data_rank(self) -> int:
         """Which of the shares is this process's."""
-        return self._place("replicate") * self.section.shard + self._place("shard")
+        return self._place("replicate") * self.section.shard + self._place("shard") // self.section.context
+
+    @property
+    def context_rank(self) -> int:
+        """Which stretch of its rows is this process's."""
+        return self._place("shard") % self.section.context
 
     @property
     def pipeline_rank(self) -> int:
@@ -73,8 +80,8 @@ class Mesh:
         return values
 
     def add_up_shares(self, values: Tensor) -> Tensor:
-        """The sum over all shares of the rows, in place: those that work on the same rows count once."""
-        if self.is_spread and self.n_data > 1:
+        """The sum over all shares of the tokens, in place: those that work on the same ones count once."""
+        if self.is_spread and self.n_data * self.section.context > 1:
             for side in ("replicate", "shard"):
                 dist.all_reduce(values, group=self.group(side))
         return values
@@ -91,6 +98,18 @@ class Mesh:
     def tell(self, value: Any) -> Any:
         """Rank 0's value, which must be what JSON can hold, in every process."""
         return self.processes.first_does(lambda: value)
+
+
+def _group_within(grid: DeviceMesh, size: int) -> dist.ProcessGroup:
+    """This process's group of so many neighbours along the side of the shards."""
+    found = None
+    lines = grid.mesh.transpose(2, 3).flatten(0, 2)  # (all other sides, shard)
+    for ranks in lines.unflatten(1, (-1, size)).flatten(0, 1).tolist():
+        group = dist.new_group(ranks)
+        if dist.get_rank() in ranks:
+            found = group
+    assert found is not None
+    return found
 
 
 class _Alone(Mesh):

@@ -1,7 +1,8 @@
-"""Spreading a model over processes, from outside: stages → tensor → recompute → compile → FSDP2, in this order.
+"""Spreading a model over processes, from outside, in this order: stages, tensor, recompute, compile, FSDP2, context.
 
 Each wraps what the one before has made: layers are cut along the tensor side first, what is computed again in the
-backward pass includes their exchanges, compiling sees both, and FSDP gathers the weights around all of it. Recomputing
+backward pass includes their exchanges, compiling sees both, and FSDP gathers the weights around all of it; sharing rows
+only changes what the finished model is given. Recomputing
 is switched on for the time of a training (`SpreadModel.training`), in a layer's forward, inside of FSDP's hooks.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from hornbook.model.init import initial_weight
 from hornbook.model.transformer import Layer, Transformer
+from hornbook.parallel.context import share_rows
 from hornbook.parallel.data import shard_weights
 from hornbook.parallel.gradients import clip_gradients
 from hornbook.parallel.mesh import Mesh
@@ -121,6 +123,10 @@ def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype, compiles: bo
         shard_weights(root, layers, mesh, dtype, keep=is_part)
         _move(root, mesh.device)
         roots.append(root)
+    if section.context > 1:
+        for whole in roots:
+            assert isinstance(whole, Transformer)
+            share_rows(whole, mesh)
     if section.pipeline > 1:
         parts = [root for root in roots if isinstance(root, StagePart)]
         return SpreadModel(PipelinedModel(model.config, parts, mesh, weights_dtype), shape, mesh)

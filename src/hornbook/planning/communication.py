@@ -67,14 +67,14 @@ def step_exchanges(
 
     # A pipeline keeps what it has gathered, and adds up its gradients, until the step is over.
     passes = 1 if is_pipelined else micro_batches
-    if layout.shard > 1:
+    if layout.parts > 1:
         layer_gathers = 1 if is_pipelined else 2
         ends_held = held - layers / layout.pipeline
         gathered = layer_gathers * layers / layout.pipeline * weight_bytes + ends_held * wide
-        yield Exchange("shard", "all_gather", passes * gathered, layout.shard)
-        yield Exchange("shard", "reduce_scatter", passes * held * wide, layout.shard)
+        yield Exchange("shard", "all_gather", passes * gathered, layout.parts)
+        yield Exchange("shard", "reduce_scatter", passes * held * wide, layout.parts)
     if layout.replicate > 1:
-        yield Exchange("replicate", "all_reduce", held / layout.shard * wide, layout.replicate)
+        yield Exchange("replicate", "all_reduce", held / layout.parts * wide, layout.replicate)
 
     values = tokens * config.d_model * activation_bytes
     if layout.tensor > 1:
@@ -85,12 +85,18 @@ def step_exchanges(
         yield Exchange("tensor", "reduce_scatter", (times + 1 / layout.pipeline) * values, layout.tensor)
         summed = values + 3 * tokens * wide + passes * parts["norms"] * wide
         yield Exchange("tensor", "all_reduce", summed / layout.pipeline, layout.tensor)
+    if layout.context > 1:
+        # Keys and values of whole rows, in every layer.
+        keys = 2 * tokens * layout.context * config.n_kv_heads * config.head_dim // layout.tensor * activation_bytes
+        forward_times = 2 if recompute else 1
+        yield Exchange("context", "all_gather", forward_times * config.n_layers * keys, layout.context)
+        yield Exchange("context", "reduce_scatter", config.n_layers * keys, layout.context)
     if is_pipelined:
         # Every boundary between stages is crossed forward and backward.
         crossings = 2 * (layout.stages - 1) / layout.pipeline
         yield Exchange("pipeline", "send", crossings * values / layout.tensor, layout.pipeline)
         if is_tied_twice:
-            embedding = parts["embedding"] / layout.tensor / layout.shard
+            embedding = parts["embedding"] / layout.tensor / layout.parts
             yield Exchange("pipeline", "all_reduce", 2 / layout.pipeline * embedding * wide, 2)
 
 
@@ -100,11 +106,10 @@ def sent_bytes_per_step(
     """What one device sends in a step of a training section, `n_rows` at once, by the way it is cut."""
     row_tokens = section.row_tokens or config.max_seq_len
     rows = section.global_batch_tokens // row_tokens / layout.data
+    tokens = int(rows * row_tokens / layout.context)
     micro_batches = max(1, -(-int(rows) // max(1, n_rows)))
     sent: dict[str, float] = defaultdict(float)
     recompute = section.recompute == "full"
-    for exchange in step_exchanges(
-        config, layout, int(rows * row_tokens), micro_batches, weight_bytes, recompute=recompute
-    ):
+    for exchange in step_exchanges(config, layout, tokens, micro_batches, weight_bytes, recompute=recompute):
         sent[exchange.cut] += exchange.sent_bytes
     return dict(sent)

@@ -29,6 +29,11 @@ class Layout:
         return pipeline_stages(self.pipeline, self.schedule)
 
     @property
+    def parts(self) -> int:
+        """Among how many devices FSDP shares out the weights: those that share a row take part in it."""
+        return self.shard * self.context
+
+    @property
     def n_devices(self) -> int:
         return self.replicate * self.shard * self.tensor * self.pipeline * self.context
 
@@ -61,4 +66,4 @@ def device_parameters(config: ModelConfig, layout: Layout) -> int:
     if layout.pipeline > 1:  # the first stage has the embedding and the last one the head
         ends = max(parts["embedding"] + parts.get("positions", 0), parts.get("head", parts["embedding"]))
     final_norm = config.d_model * (2 if config.norm == "layernorm" else 1)
-    return -(-(layers + ends + final_norm) // (layout.tensor * layout.shard))
+    return -(-(layers + ends + final_norm) // (layout.tensor * layout.parts))

@@ -69,19 +69,19 @@ def training_memory(
     n_tokens = -(-n_rows * row_tokens // layout.context)
     cut = layout.tensor * layout.pipeline
     held = device_parameters(config, layout)
-    matrices = -(-matrix_parameters(config) // (cut * layout.shard))
+    matrices = -(-matrix_parameters(config) // (cut * layout.parts))
     by_muon = matrices if section.optimizer == "muon" else 0
     head = -(-config.vocab_size * config.d_model // layout.tensor)
 
     weights = gradients = _FLOAT32_BYTES * held
     optimizer = _FLOAT32_BYTES * (by_muon + 2 * (held - by_muon))
     cast = 0 if value_bytes == _FLOAT32_BYTES else value_bytes * (-(-matrix_parameters(config) // cut) + head)
-    if layout.shard > 1:  # gathered in the type computed in, and counted there
+    if layout.parts > 1:  # gathered in the type computed in, and counted there
         cast = 0 if value_bytes == _FLOAT32_BYTES else value_bytes * head
     kept, again = _kept_bytes(config, section, row_tokens, value_bytes, kind, layout)
     logits = _logits_bytes(config, n_tokens, value_bytes, kind, layout)
     working = n_tokens * value_bytes * (config.d_ff // layout.tensor + config.d_model)
-    update = _update_bytes(config) // (cut * layout.shard) if section.optimizer == "muon" else 0
+    update = _update_bytes(config) // (cut * layout.parts) if section.optimizer == "muon" else 0
     communication = _communication_bytes(config, value_bytes, held, layout)
 
     rows_of_device = section.global_batch_tokens // row_tokens / layout.data
@@ -234,7 +234,7 @@ def _update_bytes(config: ModelConfig) -> int:
 
 
 def _communication_bytes(config: ModelConfig, value_bytes: int, held: int, layout: Layout) -> int:
-    if layout.shard > 1:
+    if layout.parts > 1:
         # This layer and the next one, gathered, and the gradients of one before they are shared out.
         return (2 * value_bytes + _FLOAT32_BYTES) * layer_parameters(config) // layout.tensor
     return min(_BUCKET_BYTES, _FLOAT32_BYTES * held) if layout.replicate > 1 else 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hornbook.batching.loader import Loader
+from hornbook.batching.loader import Loader, Stretch
 from hornbook.batching.shards import Documents
 from hornbook.evaluation.loss import bits_per_byte
 from hornbook.model.transformer import Transformer
@@ -216,8 +216,8 @@ def train_stage(
     if is_new:
         spread.init_weights(context.recipe.seed)
 
-    def batches() -> Loader:
-        return Loader(
+    def batches() -> BatchSource:
+        loader = Loader(
             training,
             row_tokens,
             section.global_batch_tokens // row_tokens,
@@ -227,6 +227,8 @@ def train_stage(
             rank=mesh.data_rank,
             world_size=mesh.n_data,
         )
+        n_stretches = mesh.section.context
+        return loader if n_stretches == 1 else Stretch(loader, mesh.context_rank, n_stretches)
 
     def validate(model: Transformer) -> dict[str, float]:
         return bits_per_byte(

@@ -205,7 +205,7 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        n_tokens = batch.input_ids.numel() * self.mesh.n_data
+        n_tokens = batch.input_ids.numel() * self.mesh.n_data * self.mesh.section.context
         self.step += 1
         self.tokens_seen += n_tokens
         self._is_warm = True
