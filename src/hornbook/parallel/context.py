@@ -15,11 +15,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed._functional_collectives import all_gather_tensor, all_gather_tensor_autograd
 
 from hornbook.model.attention import causal_mask
 from hornbook.model.transformer import Transformer
 from hornbook.parallel.mesh import Mesh
+
+_TOKENS = 3
+"""The dimension of a row's tokens in (2,B,K,T,E)."""
 
 
 def share_rows(model: Transformer, mesh: Mesh) -> None:
@@ -56,7 +58,7 @@ class SharedRow:
         if position_ids_BT is None:
             self._positions_BT = torch.arange(self._start, self._start + n_tokens, device=input_ids_BT.device)[None]
         if document_ids_BT is not None:
-            self._documents_BS = all_gather_tensor(document_ids_BT.contiguous(), gather_dim=1, group=group)
+            self._documents_BS = _gathered(document_ids_BT, group, dim=1)
 
     def position_ids(self, n_new: int) -> Tensor:
         assert self._positions_BT is not None
@@ -72,9 +74,30 @@ class SharedRow:
         return is_seen_B1TS
 
     def store(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        both_2BKTE = torch.stack([k_BKTE, v_BKTE])
-        k_BKSE, v_BKSE = all_gather_tensor_autograd(both_2BKTE, gather_dim=3, group=self._group)
+        k_BKSE, v_BKSE = _AllStretches.apply(torch.stack([k_BKTE, v_BKTE]), self._group)
         return k_BKSE, v_BKSE
 
     def advance(self, n_new: int) -> None:
         """Nothing is kept for later."""
+
+
+class _AllStretches(torch.autograd.Function):
+    """(2,B,K,T,E) of each process → (2,B,K,S,E). Backward, each gets what all queries say of its own stretch."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _gathered(own, group, _TOKENS)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        stretches = grad.chunk(ctx.group.size(), dim=_TOKENS)
+        own = torch.empty_like(stretches[0], memory_format=torch.contiguous_format)
+        dist.reduce_scatter_tensor(own, torch.cat(stretches), group=ctx.group)
+        return own, None
+
+
+def _gathered(own: Tensor, group: dist.ProcessGroup, dim: int) -> Tensor:
+    stretches = own.new_empty((group.size() * own.shape[0], *own.shape[1:]))
+    dist.all_gather_into_tensor(stretches, own.contiguous(), group=group)
+    return torch.cat(stretches.chunk(group.size()), dim)
