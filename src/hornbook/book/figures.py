@@ -29,10 +29,11 @@ _STYLE: Any = {
 }  # fmt: skip
 # The figure that a stage is followed by, where that is not its loss (hornbook.planning.expected).
 _WATCHED = {"reinforce": "reward"}
-_ANSWERS = {
+ANSWERS = {
     "preference": {"chosen_likelier": "the preferred answer is the likelier", "accuracy": "and more so than before"},
     "reinforce": {"greedy": "the likeliest answer is right", "pass_at_1": "one that is drawn", "pass_at_k": "one of k"},
 }
+"""What is drawn of stages that learn from answers: shares of each validation, and what they are of."""
 _WIDTH_INCHES = 6.0
 _SMOOTHED_FRACTION = 0.02
 _MOST_POINTS = 1500
@@ -159,7 +160,7 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
 
 def answers(run: Run, stage: str) -> "tuple[Figure, str] | None":
     """What a stage that learns from answers is about, at each validation: right answers, or preferred ones."""
-    shown = _ANSWERS.get(stage, {})
+    shown = ANSWERS.get(stage, {})
     records = [record for record in run.metrics[stage] if record.get("evaluation")]
     if not shown or not records:
         return None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hornbook.book.figures import ANSWERS
 from hornbook.book.run_facts import Run
 
 Block = dict[str, Any]
@@ -175,9 +176,12 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
             yield table(f"What may be wrong with {stage}, the likeliest first.", ["cause", "because", "check"], causes)
     else:
         yield paragraph("This stage was run without an expected curve, so there is no verdict on it.")
-    yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training, and validation.")
-    yield figure(f"answers-{stage}", f"Answers during {stage}, validated.")
-    yield figure(f"course-{stage}", f"Learning rate and gradient norm of {stage}.")
+    if stage != "reinforce":  # its loss lies around zero, whatever is learned
+        yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training, and validation.")
+    if stage in ANSWERS:
+        yield figure(f"answers-{stage}", f"Answers during {stage}, validated.")
+    else:
+        yield figure(f"course-{stage}", f"Learning rate and gradient norm of {stage}.")
     if facts.get("plan_score"):
         yield table(f"The plan of {stage}, scored.", ["figure", "predicted", "measured", "off by"], score_rows(facts))
     if derived.get("validations"):
