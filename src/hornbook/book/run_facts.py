@@ -39,12 +39,13 @@ class Run:
     metrics: dict[str, list[Record]]
 
     def get(self, key: str) -> Any:
-        """The fact with a dotted name; None where the run has no such thing."""
+        """The fact with a dotted name, in which a number is a place in a list; None where the run has no such thing."""
         found: Any = self.facts
         for part in key.split("."):
-            if not isinstance(found, Mapping) or part not in found:
-                return None
-            found = found[part]
+            if isinstance(found, list) and part.isdigit():
+                found = dict(enumerate(found)).get(int(part))
+            else:
+                found = found.get(part) if isinstance(found, Mapping) else None
         return found
 
     def need(self, key: str) -> Any:
