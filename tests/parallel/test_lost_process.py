@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,7 +53,10 @@ def test_torchrun_starts_all_again_and_the_training_goes_on_from_the_last_checkp
     job, metrics = tmp_path / "job.json", tmp_path / "run" / "metrics.jsonl"
     job.write_text(json.dumps([run]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    torchrun += ["--master-port", "0", "--log-dir", str(tmp_path), str(_WORKER), str(job)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun += ["--master-port", str(port), str(_WORKER), str(job)]
     process = subprocess.Popen(torchrun, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while len(read_metrics(metrics)) < 12:
         assert process.poll() is None, process.communicate()[0]
