@@ -206,6 +206,10 @@ def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> N
     assert read_reference(run) == _reference()
     assert read_law(run) == law
 
+    without_curve = {name: value for name, value in vars(law).items() if name != "above"}
+    write_json(run / "law.json", {"law": without_curve})
+    assert read_law(run) == replace(law, above=())
+
 
 def test_a_score_says_by_how_much_each_prediction_was_off() -> None:
     rows = score({"parameters": 100, "seconds": 5.0}, {"parameters": 100, "seconds": 10.0, "loss_nats": 2.0})

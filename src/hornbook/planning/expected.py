@@ -64,9 +64,9 @@ class Expectation:
 class Beginning:
     """What is known of a training when it begins.
 
-    stage: its name. n_parameters: those that a law counts, since tokens are multiplied
-    with them. settings: what its curve depends on, as the reference has it. first_loss: the model's own loss on
-    the data, where the stage goes on from a model. bytes_per_token: of its data, where it is known.
+    stage: its name. n_parameters: those that a law counts, since tokens are multiplied with them. settings: what its
+    curve depends on, as the reference has it. first_loss: the model's own loss on the data, where the stage goes on
+    from a model. bytes_per_token: of its data, where it is known.
     """
 
     stage: str
@@ -161,7 +161,7 @@ def read_law(run: Path) -> Law | None:
 
 def _law(path: Path) -> Law:
     numbers = read_json(path)["law"]
-    return Law(**numbers | {"above": tuple(numbers["above"])})
+    return Law(**numbers | {"above": tuple(numbers.get("above", ()))})
 
 
 def write_reference(path: Path, reference: Mapping[str, Any]) -> None:
