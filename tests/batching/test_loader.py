@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.batching import loader as loader_module
-from hornbook.batching.loader import Loader, Share, evaluation_batches
+from hornbook.batching.loader import Loader, Stretch, evaluation_batches
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.errors import UserError
@@ -225,12 +225,12 @@ def test_a_document_cut_by_the_end_of_evaluation_counts_in_part() -> None:
     assert [n_bytes for _, n_bytes in evaluate(documents, max_rows=1)] == [50]
 
 
-def test_shares_of_a_source_of_whole_batches_are_its_batches_cut_by_rows() -> None:
+def test_stretches_of_a_source_of_whole_batches_are_its_rows_cut_across() -> None:
     class Source:
         n_drawn = 0
 
         def next_batch(self) -> Batch:
-            ids = torch.arange(24).view(6, 4) + self.n_drawn
+            ids = torch.arange(24).view(4, 6) + self.n_drawn
             self.n_drawn += 1
             return Batch(ids, ids, ids, ids)
 
@@ -240,13 +240,13 @@ def test_shares_of_a_source_of_whole_batches_are_its_batches_cut_by_rows() -> No
         def load_state_dict(self, state: dict[str, int]) -> None:
             self.n_drawn = state["n_drawn"]
 
-    shares = [Share(Source(), rank, world_size=3) for rank in range(3)]
-    for share in shares:
-        share.load_state_dict({"n_drawn": 5})
+    stretches = [Stretch(Source(), rank, n_stretches=3) for rank in range(3)]
+    for stretch in stretches:
+        stretch.load_state_dict({"n_drawn": 5})
 
-    rows = torch.cat([share.next_batch().input_ids for share in shares])
+    rows = torch.cat([stretch.next_batch().input_ids for stretch in stretches], dim=1)
 
-    assert torch.equal(rows, torch.arange(24).view(6, 4) + 5)
-    assert shares[2].state_dict() == {"n_drawn": 6}
-    with pytest.raises(UserError, match="cannot be shared evenly by 4"):
-        Share(Source(), 0, world_size=4).next_batch()
+    assert torch.equal(rows, torch.arange(24).view(4, 6) + 5)
+    assert stretches[2].state_dict() == {"n_drawn": 6}
+    with pytest.raises(UserError, match="cannot be cut into 4 stretches"):
+        Stretch(Source(), 0, n_stretches=4).next_batch()

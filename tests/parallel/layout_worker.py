@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from hornbook.batching.loader import Share, Stretch
+from hornbook.batching.loader import Stretch
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
@@ -38,10 +38,11 @@ N_ROWS, N_TOKENS, VOCAB_SIZE = 8, 8, 32
 
 
 class RaggedBatches:
-    """Whole batches of random tokens: two documents in a row, rows with very different numbers of labels, some none."""
+    """One process's rows of random batches: two documents in a row, very different numbers of labels, some none."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int, world_size: int) -> None:
         self.n_drawn = 0
+        self._rows = slice(rank * N_ROWS // world_size, (rank + 1) * N_ROWS // world_size)
 
     def next_batch(self) -> Batch:
         ids = torch.randint(0, VOCAB_SIZE, (N_ROWS, N_TOKENS + 1), generator=torch_generator("batch", self.n_drawn))
@@ -50,12 +51,13 @@ class RaggedBatches:
         self.n_drawn += 1
         places = torch.arange(N_TOKENS).repeat(N_ROWS, 1)
         is_second = places >= cuts
-        return Batch(
+        batch = Batch(
             input_ids=ids[:, :-1],
             labels=ids[:, 1:].masked_fill(places >= shown, IGNORE_INDEX),
             position_ids=torch.where(is_second, places - cuts, places),
             document_ids=is_second.long(),
         )
+        return batch.rows(self._rows.start, self._rows.stop)
 
     def state_dict(self) -> dict[str, int]:
         return {"n_drawn": self.n_drawn}
@@ -116,7 +118,7 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
     trainer = Trainer(
         spread.model,
         LittleMemory(run["rows_in_memory"]) if "rows_in_memory" in run else NextToken(),
-        Stretch(Share(RaggedBatches(), mesh.data_rank, mesh.n_data), mesh.context_rank, mesh.section.context),
+        Stretch(RaggedBatches(mesh.data_rank, mesh.n_data), mesh.context_rank, mesh.section.context),
         build_optimizer(spread.model, section),
         section,
         directory,
@@ -156,7 +158,7 @@ def _copy_half(finished: Path, new: Path) -> None:
 
 @torch.no_grad()
 def _validate(model: Any) -> dict[str, float]:
-    batches = RaggedBatches()
+    batches = RaggedBatches(rank=0, world_size=1)
     batches.load_state_dict({"n_drawn": 1_000_000})
     batch, objective = batches.next_batch(), NextToken()
     return {"loss_nats": float(objective.loss_sum(model, batch)[0] / objective.count(batch))}

@@ -141,27 +141,6 @@ class Loader:
         return np.argsort(draws, kind="stable")
 
 
-class Share:
-    """One process's share of the batches of a source that always makes whole ones: a contiguous part of their rows."""
-
-    def __init__(self, source: "WholeBatches", rank: int, world_size: int) -> None:
-        self._source, self._rank, self._world_size = source, rank, world_size
-
-    def next_batch(self) -> Batch:
-        """Raises UserError where the rows cannot be shared evenly."""
-        batch = self._source.next_batch()
-        if batch.n_rows % self._world_size:
-            raise UserError(f"A step of {batch.n_rows} rows cannot be shared evenly by {self._world_size} processes.")
-        size = batch.n_rows // self._world_size
-        return batch.rows(self._rank * size, (self._rank + 1) * size)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._source.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._source.load_state_dict(state)
-
-
 class Stretch:
     """One process's stretch of every row, where several share the tokens of their rows."""
 
