@@ -20,9 +20,11 @@ quickstart: $(VENV)/.installed
 book: $(VENV)/.installed
 	$(BIN)/hornbook book $(wildcard runs/quickstart) -o docs/hornbook.pdf
 
+# One process for each core, with one thread each: most tests are too small for two.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
+# One after the other: some start several processes, or measure time and memory.
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
 
