@@ -221,3 +221,13 @@ def test_a_score_says_by_how_much_each_prediction_was_off() -> None:
 
 def test_every_watched_figure_has_its_tolerance() -> None:
     assert {"loss_nats", "reward", "lr", "labelled_fraction"} <= set(TOLERANCES)
+
+
+def test_a_final_loss_is_predicted_from_a_reference_or_a_law_and_from_nothing_else() -> None:
+    law = Law(1.7, 40.0, 60.0, 0.4, 0.4)
+    expected = expectation(_beginning(), None, law)
+
+    assert expected.final_loss_nats == pytest.approx(law.loss(100_000, TOTAL_TOKENS), rel=0.05)
+    assert expectation(_beginning(), _reference(), None).final_loss_nats == pytest.approx(2.0, abs=0.05)
+    for stage in ("pretrain", "finetune", "preference", "reinforce"):
+        assert expectation(_beginning(stage, first_loss=3.0), None, None).final_loss_nats is None

@@ -43,7 +43,8 @@ class Expectation:
 
     source: where that comes from, in words. figure: what the curve is of. curve: its band. signs: bands of other
     figures, by name, known from a reference alone. data: what the reference's training data was like.
-    total_tokens: of the whole training. first: the value that the very first step should have, about.
+    total_tokens: of the whole training. first: the value that the very first step should have, about. is_rough: whether
+    it is only known within which bounds the curve should lie, from neither a reference nor a law.
     """
 
     source: str
@@ -53,6 +54,12 @@ class Expectation:
     first: float | None = None
     signs: Mapping[str, Band] = field(default_factory=dict)
     data: Mapping[str, float] = field(default_factory=dict)
+    is_rough: bool = False
+
+    @property
+    def final_loss_nats(self) -> float | None:
+        """The loss that is predicted of the end; None where there is nothing to predict it from."""
+        return None if self.is_rough or self.figure != "loss_nats" else self.curve.mean[-1]
 
     def drawn(self) -> ExpectedCurve:
         """The curve as it is drawn: each window's values at its middle."""
@@ -194,7 +201,7 @@ def _from_law(beginning: Beginning, law: Law | None) -> Expectation:
     low = [0.15 * value for value in mean]
     high = [min(first + _NATS_AROUND_FIRST, 1.5 * value + 0.5) for value in mean]
     source = "what holds for text from the web, roughly: there is no reference and no fitted law"
-    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first)
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first, is_rough=True)
 
 
 def _from_base(beginning: Beginning) -> Expectation:
@@ -202,7 +209,7 @@ def _from_base(beginning: Beginning) -> Expectation:
     mean = [base * (0.9 - 0.3 * number / N_WINDOWS) for number in range(N_WINDOWS)]
     low, high = [0.02 * base] * N_WINDOWS, [1.1 * base + 0.1] * N_WINDOWS
     source = "the base model's own loss on the same tokens, which should not be exceeded: there is no reference"
-    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, base)
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, base, is_rough=True)
 
 
 def _from_ln_2(beginning: Beginning) -> Expectation:
@@ -210,7 +217,7 @@ def _from_ln_2(beginning: Beginning) -> Expectation:
     mean = [first * (1 - 0.5 * (number + 1) / N_WINDOWS) for number in range(N_WINDOWS)]
     low, high = [0.0] * N_WINDOWS, [first + 0.1] * N_WINDOWS
     source = "ln 2, where the model still is its own reference: there is no recorded one"
-    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first)
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first, is_rough=True)
 
 
 def _rewards(beginning: Beginning) -> Expectation:
@@ -218,7 +225,7 @@ def _rewards(beginning: Beginning) -> Expectation:
     mean = [first + (1 - first) * 0.3 * (number + 1) / N_WINDOWS for number in range(N_WINDOWS)]
     low, high = [first - 0.15] * N_WINDOWS, [1.0] * N_WINDOWS
     source = "the reward at the start, below which it should not fall: there is no reference"
-    return Expectation(source, "reward", _band(mean, low, high), beginning.total_tokens, first)
+    return Expectation(source, "reward", _band(mean, low, high), beginning.total_tokens, first, is_rough=True)
 
 
 def _band(mean: list[float], low: list[float], high: list[float]) -> Band:

@@ -104,8 +104,9 @@ def train(
         write_json(folder / BEGINNING_FILE, {"beginning": asdict(beginning), "data": dict(data or {})})
     expected = expectation(beginning, read_reference(context.run.path), read_law(context.run.path))
     peak = measured_flops_per_second(section.precision, _PEAK_MEASUREMENT_SECONDS) * layout.n_devices
-    loss = expected.curve.mean[-1] if expected.figure == "loss_nats" else None
-    predicted = predicted_figures(config, device, section, dtype, rows, peak, total_steps, loss, layout)
+    predicted = predicted_figures(
+        config, device, section, dtype, rows, peak, total_steps, expected.final_loss_nats, layout
+    )
     watch = Watch(expected, data or {}, read_metrics(folder / "metrics.jsonl"))
     yardstick = Yardstick(flops_per_token(config, row_tokens).model, peak, watch)
 
