@@ -231,3 +231,14 @@ def test_a_final_loss_is_predicted_from_a_reference_or_a_law_and_from_nothing_el
     assert expectation(_beginning(), _reference(), None).final_loss_nats == pytest.approx(2.0, abs=0.05)
     for stage in ("pretrain", "finetune", "preference", "reinforce"):
         assert expectation(_beginning(stage, first_loss=3.0), None, None).final_loss_nats is None
+
+
+def test_a_classifier_may_become_as_sure_as_it_likes_but_should_not_do_worse_than_guessing() -> None:
+    beginning = _beginning("classify", first_loss=math.log(2))
+    sure, no_better = (
+        judge(_records(loss_nats=lambda step, record, loss=loss: loss), expectation(beginning, None, None))
+        for loss in (1e-4, 0.9)
+    )
+
+    assert sure.is_within
+    assert not no_better.is_within

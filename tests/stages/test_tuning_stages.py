@@ -227,6 +227,7 @@ def test_a_classifier_learns_is_tested_on_texts_it_never_saw_and_predicts(
         path = classify_recipe(base, texts, write_recipe, more)
     folder, _ = run(path, tmp_path / "runs")
     facts = read_json(folder / "classify" / "stage.json")["facts"]
+    assert facts["verdict"]["is_within"], facts["verdict"]["sentence"]
     assert facts["duplicates_left_out"] == 1
     assert facts["test_accuracy"] >= 0.9
     assert sum(map(sum, facts["confusion"])) == facts["test_texts"]

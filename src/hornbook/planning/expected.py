@@ -116,6 +116,8 @@ def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: 
         return _from_ln_2(beginning)
     if beginning.stage == "reinforce":
         return _rewards(beginning)
+    if beginning.stage == "classify":
+        return _from_guessing(beginning)
     if beginning.first_loss is not None:
         return _from_base(beginning)
     return _from_law(beginning, law)
@@ -210,6 +212,14 @@ def _from_base(beginning: Beginning) -> Expectation:
     low, high = [0.02 * base] * N_WINDOWS, [1.1 * base + 0.1] * N_WINDOWS
     source = "the base model's own loss on the same tokens, which should not be exceeded: there is no reference"
     return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, base, is_rough=True)
+
+
+def _from_guessing(beginning: Beginning) -> Expectation:
+    first = beginning.first_loss or 0.0  # here the loss of one who guesses among the classes
+    mean = [first * (1 - 0.5 * (number + 1) / N_WINDOWS) for number in range(N_WINDOWS)]
+    low, high = [0.0] * N_WINDOWS, [1.1 * first + 0.1] * N_WINDOWS
+    source = "guessing among the classes, which a classifier should be better than: there is no reference"
+    return Expectation(source, "loss_nats", _band(mean, low, high), beginning.total_tokens, first, is_rough=True)
 
 
 def _from_ln_2(beginning: Beginning) -> Expectation:

@@ -78,7 +78,8 @@ def label_signs(batch: Batch) -> dict[str, float]:
     """What the labels of a batch are like.
 
     labelled_fraction: of all places. next_label_fraction: of the labels, those that are the next token of their
-    document: all of them, if nothing is wrong. top_label_fraction: of the labels, those that are the commonest one.
+    document: all of them, if nothing is wrong; left out where no label has a next token, as that of a text's class has
+    none. top_label_fraction: of the labels, those that are the commonest one.
     """
     labels, ids, documents = batch.labels, batch.input_ids, batch.document_ids
     is_labelled = labels != IGNORE_INDEX
@@ -86,11 +87,9 @@ def label_signs(batch: Batch) -> dict[str, float]:
     has_next = is_labelled[:, :-1] & (documents[:, 1:] == documents[:, :-1])
     is_next = has_next & (labels[:, :-1] == ids[:, 1:])
     commonest = int(torch.bincount(labels[is_labelled]).max()) if bool(is_labelled.any()) else 0
-    return {
-        "labelled_fraction": int(is_labelled.sum()) / labels.numel(),
-        "next_label_fraction": int(is_next.sum()) / max(1, int(has_next.sum())),
-        "top_label_fraction": commonest / n_labels,
-    }
+    signs = {"labelled_fraction": int(is_labelled.sum()) / labels.numel(), "top_label_fraction": commonest / n_labels}
+    n_next = int(has_next.sum())
+    return signs | {"next_label_fraction": int(is_next.sum()) / n_next} if n_next else signs
 
 
 def census(documents: Documents, vocab_size: int) -> dict[str, float]:
