@@ -17,6 +17,7 @@ from hornbook.batching.loader import Loader, Stretch
 from hornbook.batching.shards import Documents
 from hornbook.evaluation.loss import bits_per_byte
 from hornbook.model.transformer import Transformer
+from hornbook.objectives.classification import Classification
 from hornbook.objectives.next_token import NextToken
 from hornbook.objectives.objective import Objective
 from hornbook.parallel.data import let_go
@@ -117,7 +118,8 @@ def train(
         return measured
 
     memory = PeakMemory(device, there_already)
-    watched = WatchedBatches(batches, spread.model, step=lambda: trainer.step)
+    labels_are_tokens = not isinstance(objective, Classification)
+    watched = WatchedBatches(batches, spread.model, lambda: trainer.step, labels_are_tokens)
     trainer = Trainer(
         model=spread.model,
         objective=objective,

@@ -31,11 +31,14 @@ class WatchedBatches:
     """A source of batches that looks at each on its way, and at the weights before and after some steps.
 
     Batches and their order are those of `batches`; its state goes into the checkpoint with the hashes of the last rows,
-    so that a resumed run notes the same. `step` says how many steps are made.
+    so that a resumed run notes the same. `step` says how many steps are made. Where labels are no tokens but classes,
+    nothing is said of whether they are the next ones.
     """
 
-    def __init__(self, batches: "BatchSource", model: "Transformer", step: Callable[[], int]) -> None:
-        self._batches, self._model, self._step = batches, model, step
+    def __init__(
+        self, batches: "BatchSource", model: "Transformer", step: Callable[[], int], labels_are_tokens: bool = True
+    ) -> None:
+        self._batches, self._model, self._step, self._labels_are_tokens = batches, model, step, labels_are_tokens
         self._notes: dict[str, float] = {}
         self._before: list[tuple[Tensor, Tensor]] = []
         self._rows: deque[int] = deque(maxlen=_ROWS_REMEMBERED)
@@ -43,6 +46,8 @@ class WatchedBatches:
     def next_batch(self) -> Batch:
         batch = self._batches.next_batch()
         self._notes = label_signs(batch) | {"repeated_fraction": self._repeated_fraction(batch)}
+        if not self._labels_are_tokens:
+            del self._notes["next_label_fraction"]
         self._before = []
         if self._step() % _STEPS_BETWEEN_RATIOS == 0:
             matrices = [parameter for parameter in self._model.parameters() if parameter.ndim == 2]
@@ -78,8 +83,7 @@ def label_signs(batch: Batch) -> dict[str, float]:
     """What the labels of a batch are like.
 
     labelled_fraction: of all places. next_label_fraction: of the labels, those that are the next token of their
-    document: all of them, if nothing is wrong; left out where no label has a next token, as that of a text's class has
-    none. top_label_fraction: of the labels, those that are the commonest one.
+    document: all of them, if nothing is wrong. top_label_fraction: of the labels, those that are the commonest one.
     """
     labels, ids, documents = batch.labels, batch.input_ids, batch.document_ids
     is_labelled = labels != IGNORE_INDEX
@@ -87,9 +91,11 @@ def label_signs(batch: Batch) -> dict[str, float]:
     has_next = is_labelled[:, :-1] & (documents[:, 1:] == documents[:, :-1])
     is_next = has_next & (labels[:, :-1] == ids[:, 1:])
     commonest = int(torch.bincount(labels[is_labelled]).max()) if bool(is_labelled.any()) else 0
-    signs = {"labelled_fraction": int(is_labelled.sum()) / labels.numel(), "top_label_fraction": commonest / n_labels}
-    n_next = int(has_next.sum())
-    return signs | {"next_label_fraction": int(is_next.sum()) / n_next} if n_next else signs
+    return {
+        "labelled_fraction": int(is_labelled.sum()) / labels.numel(),
+        "next_label_fraction": int(is_next.sum()) / max(1, int(has_next.sum())),
+        "top_label_fraction": commonest / n_labels,
+    }
 
 
 def census(documents: Documents, vocab_size: int) -> dict[str, float]:
