@@ -166,7 +166,7 @@ def _work(path: Path) -> None:
 def _spread(model: Transformer, layout: dict[str, Any], processes: Processes) -> SpreadModel:
     device = torch.device("cpu")
     mesh = Mesh(ParallelSection(**layout), device, processes)
-    return parallelize(model, mesh, torch.float32, compiles=False)
+    return parallelize(model, mesh, torch.float32)
 
 
 def _batch(n_rows: int) -> Batch:

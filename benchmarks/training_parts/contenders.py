@@ -27,6 +27,7 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.parallel.compiled import CompiledLayers
 from hornbook.parallel.recompute import recomputed
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
@@ -126,16 +127,18 @@ def hornbook(
     model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
     init_weights(model, seed=1)
     objective = NextToken()
-    recomputing = contextlib.ExitStack()
-    recomputing.enter_context(recomputed(model.model.layers, section.recompute))
-    loss_sum = torch.compile(objective.loss_sum, dynamic=False) if compiled else objective.loss_sum
+    attached = contextlib.ExitStack()
+    attached.enter_context(recomputed(model.model.layers, section.recompute))
+    if compiled:
+        attached.enter_context(CompiledLayers(model, device, dtype).attached())
+        objective = objective.compiled()
     one_row = torch.arange(shape.row_tokens, device=device)
 
     def loss(ids: Tensor) -> Tensor:
         positions = one_row.repeat(len(ids), 1)
         batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions, torch.zeros_like(positions))
         with _autocast(ids.device, dtype):
-            return loss_sum(model, batch)[0] / objective.count(batch)
+            return objective.loss_sum(model, batch)[0] / objective.count(batch)
 
     tied_head = model.head_weight if model.lm_head is None else None
     return Contender(
@@ -145,7 +148,7 @@ def hornbook(
         build_optimizer(model, section),
         section.clip_norm,
         matrix_weights(model, tied_head),
-        recomputing,
+        attached,
     )
 
 

@@ -115,8 +115,11 @@ def measured_flops_per_second(precision: Precision = "auto", seconds: float = 0.
     import torch
 
     device = pick_device("auto")
-    size = 4096 if device.type == "cuda" else 1024
-    matrix = torch.ones(size, size, device=device, dtype=pick_dtype(precision, device)) / size
+    size = 8192 if device.type == "cuda" else 1024
+    # Random numbers, whose products stay of one size: constant ones flatter a GPU, which then needs less power.
+    generator = torch.Generator(device).manual_seed(derive_seed("measured_flops_per_second"))
+    numbers = torch.randn(size, size, generator=generator, device=device)
+    matrix = (numbers / size**0.5).to(pick_dtype(precision, device))
 
     def multiply(times: int) -> float:
         started = time.perf_counter()

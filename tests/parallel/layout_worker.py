@@ -110,7 +110,7 @@ def train(run: dict[str, Any], folder: Path, processes: Processes) -> tuple[list
         model = Transformer(config_from_recipe(model_section, VOCAB_SIZE)).to(dtype)
     layout = ParallelSection(**run["layout"]).resolved(processes.world_size)
     mesh = Mesh(layout, device, processes) if torch.distributed.is_initialized() else Mesh.alone(device)
-    spread = parallelize(model, mesh, torch.float32, compiles=False)
+    spread = parallelize(model, mesh, torch.float32)
     if mesh.is_spread:
         spread.init_weights(seed=0)
     else:

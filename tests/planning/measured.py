@@ -1,5 +1,6 @@
 """What one step of training really holds in memory, by torch's own tracker."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,31 +16,57 @@ from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection, TrainingSection
 from hornbook.training.optimizers import build_optimizer
 
+CPU = torch.device("cpu")
 
-def measured_peak_bytes(config: ModelConfig, section: TrainingSection, n_rows: int) -> int:
-    """The peak of one step as the trainer makes it, `n_rows` at once, everything counted but the program itself."""
-    dtype = torch.float32 if section.precision == "float32" else torch.bfloat16
-    model = Transformer(config)
+
+def measured_peak_bytes(config: ModelConfig, section: TrainingSection, n_rows: int, device: torch.device = CPU) -> int:
+    """The peak of one step as the trainer makes it, `n_rows` at once, everything counted but the program itself.
+
+    On a GPU it is what torch's allocator gave out beyond the working space of its libraries.
+    """
+    if device.type == "cuda":
+        _open_libraries(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _step(config, section, n_rows, device, tracker=None)
+        return torch.cuda.max_memory_allocated(device) - before
+    tracker = MemTracker()
+    _step(config, section, n_rows, device, tracker)
+    return tracker.get_tracker_snapshot("peak")[device]["Total"]
+
+
+def _step(
+    config: ModelConfig, section: TrainingSection, n_rows: int, device: torch.device, tracker: MemTracker | None
+) -> None:
+    model = Transformer(config).to(device)
     init_weights(model, seed=1)
     optimizer = build_optimizer(model, section)
     rows, row_tokens = section.global_batch_tokens // section.row_tokens, section.row_tokens
-    ids = torch.randint(config.vocab_size, (rows, row_tokens), generator=torch.Generator().manual_seed(1))
-    zeros = torch.zeros_like(ids)
-    batch = Batch(input_ids=ids, labels=ids, position_ids=torch.arange(row_tokens).expand_as(ids), document_ids=zeros)
+    ids = torch.randint(config.vocab_size, (rows, row_tokens), generator=torch.Generator().manual_seed(1)).to(device)
+    positions = torch.arange(row_tokens, device=device).expand_as(ids)
+    batch = Batch(input_ids=ids, labels=ids, position_ids=positions, document_ids=torch.zeros_like(ids))
     objective = NextToken()
-    tracker = MemTracker()
-    tracker.track_external(model, optimizer)
-    with tracker, recomputed(model.model.layers, section.recompute):
+    if tracker is not None:
+        tracker.track_external(model, optimizer)
+    with tracker or nullcontext(), recomputed(model.model.layers, section.recompute):
         for start in range(0, rows, n_rows):
-            tracker.reset_mod_stats()  # of the modules; the peak goes on
+            if tracker is not None:
+                tracker.reset_mod_stats()  # of the modules; the peak goes on
             micro_batch = batch.rows(start, min(start + n_rows, rows))
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=section.precision != "float32"):
                 loss_sum, _ = objective.loss_sum(model, micro_batch)
             (loss_sum / ids.numel()).backward()
             del loss_sum
         torch.nn.utils.clip_grad_norm_(model.parameters(), section.clip_norm, foreach=True)
         optimizer.step()
-    return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+
+
+def _open_libraries(device: torch.device) -> None:
+    """Have the libraries of products take their working space, which they keep."""
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, device=device, dtype=dtype, requires_grad=True)
+        torch.addmm(matrix[0], matrix, matrix).sum().backward()
+    torch.cuda.synchronize(device)
 
 
 def _config(vocab_size: int = 512, **fields: Any) -> ModelConfig:
@@ -87,3 +114,38 @@ CASES: dict[str, tuple[ModelConfig, PretrainSection, int]] = {
     ),
 }
 """Model, training and rows at once: sizes, vocabularies, micro-batches, recomputation, optimizers and types."""
+
+
+def _large(**fields: Any) -> ModelConfig:
+    return _config(**({"vocab_size": 32768, "n_layers": 12, "d_model": 768, "n_heads": 12} | fields))
+
+
+def _long(**fields: Any) -> PretrainSection:
+    usual = {"tokens": 65536, "global_batch_tokens": 16384, "row_tokens": 1024, "precision": "bfloat16"}
+    return PretrainSection(**(usual | {"optimizer": "adamw"} | fields))
+
+
+GPU_CASES: dict[str, tuple[ModelConfig, PretrainSection, int]] = {
+    "all rows at once": (_large(), _long(), 16),
+    "in four parts": (_large(), _long(), 4),
+    "float32": (_large(), _long(precision="float32"), 8),
+    "muon": (_large(), _long(optimizer="muon"), 4),
+    "full recomputation": (_large(), _long(recompute="full"), 16),
+    "selective recomputation": (_large(), _long(recompute="selective"), 16),
+    "gpt2": (_large(preset="gpt2"), _long(), 8),
+    "gpt2, float32, selective": (_large(preset="gpt2"), _long(precision="float32", recompute="selective"), 8),
+    "qwen3, muon, selective": (
+        _large(preset="qwen3", n_kv_heads=4),
+        _long(optimizer="muon", recompute="selective"),
+        16,
+    ),
+    "a vocabulary of 131,072": (_large(vocab_size=131072, n_layers=4), _long(), 8),
+    "a head of its own": (_large(tie_embeddings=False), _long(), 8),
+    "where the update is the peak": (_large(n_layers=24, d_model=1024, n_heads=16), _long(optimizer="muon"), 1),
+    "half a billion, long rows": (
+        _large(n_layers=24, d_model=1280, n_heads=20, max_seq_len=4096),
+        _long(row_tokens=4096, recompute="full"),
+        4,
+    ),
+}
+"""The same for a GPU, where a model is not small."""

@@ -15,10 +15,14 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from hornbook.model.config import ModelConfig
 from hornbook.model.normalization import make_norm
 from hornbook.model.rotary import rotate
+
+Mask = Tensor | BlockMask
+"""Which of S tokens each of T may look at: (B,1,T,S) bool, or the same in blocks (hornbook.model.block_masks)."""
 
 LONGEST_PLAIN_ROW_TOKENS = 512
 """Beyond it the table of attention weights would be most of what training keeps for the backward pass."""
@@ -68,12 +72,12 @@ def document_mask(document_ids_BT: Tensor, window_tokens: int | None = None) -> 
 
 def masks_by_window(
     config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
-) -> dict[int | None, Tensor | None]:
+) -> dict[int | None, Mask | None]:
     """The mask of each kind of layer that the model has, for whole rows: made once, used by all of its layers.
 
     None stands for plainly causal: no documents, and no window that the row is longer than.
     """
-    masks: dict[int | None, Tensor | None] = {}
+    masks: dict[int | None, Mask | None] = {}
     for window_tokens in dict.fromkeys(config.window_tokens):
         if document_ids_BT is not None:
             masks[window_tokens] = document_mask(document_ids_BT, window_tokens)
@@ -111,13 +115,18 @@ def fused_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: T
     )
 
 
-def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
-    """The faster of the two, decided from the shapes and the device alone. No mask means causal.
+def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | None) -> Tensor:
+    """The faster of the two, decided from the shapes and the device alone. No mask means causal; blocks have a kernel
+    of their own.
 
     On a CPU the fused kernel gains nothing from bfloat16, while the matrix products of the plain formula run
     twice as fast in it. The price is the table of weights in memory, so the formula is taken for short rows
     only.
     """
+    if isinstance(mask_B1TS, BlockMask):
+        is_grouped = q_BHTE.shape[1] != k_BKSE.shape[1]
+        attended: Tensor = flex_attention(q_BHTE, k_BKSE, v_BKSE, block_mask=mask_B1TS, enable_gqa=is_grouped)
+        return attended
     n_tokens, n_seen = q_BHTE.shape[2], k_BKSE.shape[2]
     plain_is_faster = (
         q_BHTE.device.type == "cpu"
@@ -151,7 +160,7 @@ class Attention(nn.Module):
         self,
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor] | None,
-        mask_B1TS: Tensor | None,
+        mask_B1TS: Mask | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
         q_BHTE = self._split_heads(self.q_proj(x_BTD), self.q_norm)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.model.attention import Attention, KeyValueCache, masks_by_window
+from hornbook.model.attention import Attention, KeyValueCache, Mask, masks_by_window
 from hornbook.model.config import ModelConfig
 from hornbook.model.feed_forward import make_feed_forward
 from hornbook.model.normalization import make_norm
@@ -39,7 +39,7 @@ class Layer(nn.Module):
         self,
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor] | None,
-        mask_B1TS: Tensor | None,
+        mask_B1TS: Mask | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_B1TS, cache)
@@ -58,6 +58,7 @@ class Decoder(nn.Module):
         )
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.n_layers))
         self.norm = make_norm(config, config.d_model)
+        self.make_masks = masks_by_window  # or what a training attaches (hornbook.parallel.compiled)
 
     def forward(
         self,
@@ -69,9 +70,10 @@ class Decoder(nn.Module):
         n_tokens = input_ids_BT.shape[1]
         if cache is not None:
             position_ids_BT = cache.position_ids(n_tokens)
+            masks: dict[int | None, Mask | None]
             masks = {window: cache.mask(n_tokens, window) for window in dict.fromkeys(self.config.window_tokens)}
         else:
-            masks = masks_by_window(self.config, n_tokens, input_ids_BT.device, document_ids_BT)
+            masks = self.make_masks(self.config, n_tokens, input_ids_BT.device, document_ids_BT)
         if position_ids_BT is None:
             position_ids_BT = torch.arange(n_tokens, device=input_ids_BT.device)[None]
 

@@ -16,7 +16,6 @@ from hornbook.model.transformer import Transformer
 _SCORES_AT_ONCE = 2**24
 
 
-@torch.compiler.disable
 def token_log_probabilities(model: Transformer, batch: Batch) -> Tensor:
     """(B,T): the log-probability in nats of each label, given what stands before it; 0 where there is none."""
     hidden_BTD = model(batch.input_ids, batch.position_ids, batch.document_ids)

@@ -5,6 +5,9 @@ there. Both numbers are sums, so bits per byte of a text is loss_sum / ln 2 / (b
 the tokenizer.
 """
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,7 @@ class NextToken:
     """
 
     def __init__(self, few_labels: bool = False) -> None:
-        self._few_labels = few_labels
+        self._cross_entropy_sum = _labelled_cross_entropy_sum if few_labels else chunked_cross_entropy_sum
 
     def count(self, batch: Batch) -> Tensor:
         """The number of tokens with a label: a scalar, int64."""
@@ -30,11 +33,16 @@ class NextToken:
     def loss_sum(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross entropy summed over all labels, in nats, times the batch's weights where it has some."""
         hidden_BTD = model(batch.input_ids, batch.position_ids, batch.document_ids)
-        cross_entropy_sum = _labelled_cross_entropy_sum if self._few_labels else chunked_cross_entropy_sum
-        return cross_entropy_sum(hidden_BTD, model.head_weight, batch.labels, batch.weights), {}
+        return self._cross_entropy_sum(hidden_BTD, model.head_weight, batch.labels, batch.weights), {}
+
+    def compiled(self) -> Self:
+        """The same with a compiled cross entropy, unless it is of few labels."""
+        same = copy.copy(self)
+        if self._cross_entropy_sum is chunked_cross_entropy_sum:
+            same._cross_entropy_sum = torch.compile(chunked_cross_entropy_sum, dynamic=False)
+        return same
 
 
-@torch.compiler.disable
 def _labelled_cross_entropy_sum(
     hidden_BTD: Tensor, head_weight_VD: Tensor, labels_BT: Tensor, weights_BT: Tensor | None
 ) -> Tensor:

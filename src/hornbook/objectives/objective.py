@@ -11,7 +11,7 @@ so they are neither kept for the backward pass nor computed twice.
 Shapes: B rows, T tokens of a row, N = B*T, C tokens of a chunk, D d_model, V vocabulary.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Objective(Protocol):
 
         The trainer divides both by the count of the global batch.
         """
+        ...
+
+    def compiled(self) -> Self:
+        """The same objective, with what it computes beside the model's layers compiled, where that pays."""
         ...
 
 

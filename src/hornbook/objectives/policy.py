@@ -16,6 +16,7 @@ Shapes: B answers, G answers of a group, T tokens of a row.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -100,3 +101,7 @@ class GroupRelativePolicy:
             "clipped": ((ratio_BT != clipped_BT) * weights_BT).sum(),
         }
         return loss_sum, sums
+
+    def compiled(self) -> Self:
+        """This objective: its answers differ in length, and each length would be compiled anew."""
+        return self

@@ -91,6 +91,10 @@ class DirectPreference:
         }
         return losses_P.sum(), sums
 
+    def compiled(self) -> Self:
+        """This objective: its answers differ in length, and each length would be compiled anew."""
+        return self
+
 
 def k3_divergence(log_ratios: Tensor) -> Tensor:
     """r - 1 - log r of log-ratios log π/π_ref, with r = π_ref / π: never negative, and 0 where they agree."""

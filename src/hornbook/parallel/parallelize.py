@@ -1,9 +1,9 @@
-"""Spreading a model over processes, from outside, in this order: stages, tensor, recompute, compile, FSDP2, context.
+"""Spreading a model over processes, from outside, in this order: stages, tensor, FSDP2, context.
 
-Each wraps what the one before has made: layers are cut along the tensor side first, what is computed again in the
-backward pass includes their exchanges, compiling sees both, and FSDP gathers the weights around all of it; sharing rows
-only changes what the finished model is given. Recomputing
-is switched on for the time of a training (`SpreadModel.training`), in a layer's forward, inside of FSDP's hooks.
+Each wraps what the one before has made: layers are cut along the tensor side first, and FSDP gathers the weights around
+that; sharing rows only changes what the finished model is given. Two more are attached for a while: recomputing for the
+time of a training (`SpreadModel.training`), in a layer's forward, inside of FSDP's hooks, so that it includes the
+exchanges along the tensor side; and compiling (hornbook.parallel.compiled), which sees all of it.
 """
 
 import copy
@@ -91,7 +91,7 @@ class SpreadModel:
         return self.shape
 
 
-def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype, compiles: bool) -> SpreadModel:
+def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype) -> SpreadModel:
     """Spread the model over the processes of the mesh. It is used up: what comes back takes its place.
 
     dtype: the type to compute in. A process that is alone gets the model as it is, on its device. A model without
@@ -115,9 +115,6 @@ def parallelize(model: Transformer, mesh: Mesh, dtype: torch.dtype, compiles: bo
         layers = [module for module in piece.modules() if isinstance(module, Layer)]
         if section.tensor > 1:
             share_layers(piece, mesh.grid["tensor"])
-        if compiles:
-            for layer in layers:
-                layer.compile(dynamic=False)
         is_part = section.pipeline > 1
         root = StagePart(piece, number, number == section.stages - 1) if is_part else piece
         shard_weights(root, layers, mesh, dtype, keep=is_part)

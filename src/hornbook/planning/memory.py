@@ -81,7 +81,7 @@ def training_memory(
     kept, again = _kept_bytes(config, section, row_tokens, value_bytes, kind, layout)
     logits = _logits_bytes(config, n_tokens, value_bytes, kind, layout)
     working = n_tokens * value_bytes * (config.d_ff // layout.tensor + config.d_model)
-    update = _update_bytes(config) // (cut * layout.parts) if section.optimizer == "muon" else 0
+    update = _update_bytes(config, kind) // (cut * layout.parts) if section.optimizer == "muon" else 0
     communication = _communication_bytes(config, value_bytes, held, layout)
 
     rows_of_device = section.global_batch_tokens // row_tokens / layout.data
@@ -219,18 +219,23 @@ def _logits_bytes(config: ModelConfig, n_tokens: int, value_bytes: int, kind: Ki
     return head + bytes_per_score * vocab_size * min(chunk_tokens, n_tokens)
 
 
-def _update_bytes(config: ModelConfig) -> int:
+def _update_bytes(config: ModelConfig, kind: Kind) -> int:
     """What Muon's step holds for a moment: a direction for each matrix, and three copies of the largest group of
-    matrices of one shape, with two tables of their products and the result of the group before."""
+    matrices of one shape, with two tables of their products and the result of the group before. An accelerator makes
+    the products in bfloat16, so that the fullest moment can be the cast before them."""
     groups: Counter[tuple[int, int]] = Counter()
     for matrix in layer_matrices(config):
         groups[min(matrix), max(matrix)] += config.n_layers
     sizes = [(n * rows * columns, n * rows * rows) for (rows, columns), n in groups.items()]
     before = [0, *(elements for elements, _ in sizes[:-1])]
-    largest = max(
-        3 * elements + 2 * table + last for (elements, table), last in zip(sizes, before, strict=True)
-    )  # fmt: skip
-    return _FLOAT32_BYTES * (matrix_parameters(config) + largest)
+    if kind == "cpu":
+        groups_bytes = [4 * (3 * own + 2 * table + last) for (own, table), last in zip(sizes, before, strict=True)]
+    else:
+        groups_bytes = [
+            max(10 * own, 8 * own + 4 * table) + 2 * last
+            for (own, table), last in zip(sizes, before, strict=True)
+        ]  # fmt: skip
+    return _FLOAT32_BYTES * matrix_parameters(config) + max(groups_bytes)
 
 
 def _communication_bytes(config: ModelConfig, value_bytes: int, held: int, layout: Layout) -> int:

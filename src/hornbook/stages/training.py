@@ -215,7 +215,7 @@ def train_stage(
     config = model.config
     row_tokens = section.row_tokens or config.max_seq_len
     mesh = open_mesh(context.recipe.parallel, device, context.processes, to_cut(name, config, section))
-    spread = parallelize(model, mesh, dtype, section.compile)
+    spread = parallelize(model, mesh, dtype)
     if is_new:
         spread.init_weights(context.recipe.seed)
 

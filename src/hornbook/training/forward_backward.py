@@ -4,7 +4,7 @@ Each micro-batch backpropagates its summed loss over the count of the whole batc
 the batch was cut, and running out of memory costs the time of one step and nothing else.
 """
 
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from rich.console import Console
@@ -13,6 +13,7 @@ from torch import Tensor
 from hornbook.batching.packing import Batch
 from hornbook.errors import RunFailed
 from hornbook.objectives.objective import Objective
+from hornbook.parallel.compiled import CompiledLayers
 from hornbook.parallel.data import announce_micro_batch, let_go
 from hornbook.parallel.parallelize import SpreadModel
 from hornbook.parallel.pipeline import PipelinedModel
@@ -39,10 +40,10 @@ class ForwardBackward:
     ) -> None:
         self._spread, self._model, self._objective = spread, spread.model, objective
         self._micro_batches, self._console, self._dtype = micro_batches, console, dtype
-        self._is_compiled = compiles
-        self._loss_sum: Any = objective.loss_sum
-        if compiles and not spread.mesh.is_spread:
-            self._loss_sum = torch.compile(objective.loss_sum, dynamic=False)
+        self._compiled = CompiledLayers(spread.model, spread.mesh.device, dtype) if compiles else None
+        # Processes that share the vocabulary exchange sums in the middle of the cross entropy.
+        is_whole_head = spread.mesh.section.tensor == 1
+        self._running = objective.compiled() if compiles and is_whole_head else objective
 
     def __call__(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Raises RunFailed where a single row does not fit in memory."""
@@ -50,9 +51,10 @@ class ForwardBackward:
             self._model.zero_grad(set_to_none=True)
             trouble, problem, result = _FINE, "", None
             try:
-                result = self._accumulate(batch, count)
+                with nullcontext() if self._compiled is None else self._compiled.attached():
+                    result = self._accumulate(batch, count)
             except Exception as error:
-                if not is_out_of_memory(error) and not self._is_compiled:
+                if not is_out_of_memory(error) and self._compiled is None:
                     raise
                 trouble = _OUT_OF_MEMORY if is_out_of_memory(error) else _COMPILING_FAILED
                 problem = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -66,9 +68,7 @@ class ForwardBackward:
                 self._shrink(batch)
             else:
                 # An error that compiling has not caused comes again without it, and is raised then.
-                self._is_compiled, self._loss_sum = False, self._objective.loss_sum
-                for layer in self._spread.layers:
-                    layer._compiled_call_impl = None
+                self._compiled, self._running = None, self._objective
                 self._console.print(
                     f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False
                 )
@@ -88,13 +88,13 @@ class ForwardBackward:
         if isinstance(self._model, PipelinedModel):
             with self.autocast():
                 pieces = -(-batch.n_rows // self._micro_batches.rows)
-                return self._model.forward_backward(batch, pieces, self._objective.loss_sum, count)
+                return self._model.forward_backward(batch, pieces, self._running.loss_sum, count)
         loss_total, totals = torch.zeros((), device=batch.input_ids.device), dict[str, Tensor]()
         parts = list(self._micro_batches.split(batch))
         for number, micro_batch in enumerate(parts, start=1):
             announce_micro_batch(self._model, is_last=number == len(parts))
             with self.autocast():
-                loss_sum, sums = self._loss_sum(self._model, micro_batch)
+                loss_sum, sums = self._running.loss_sum(self._model, micro_batch)
             loss = loss_sum / count
             loss.backward()
             loss_total = loss_total + loss.detach()
