@@ -143,6 +143,25 @@ def test_a_score_is_the_sum_of_the_continuations_log_probabilities(
     assert engine.score(prompts, continuations) == pytest.approx(expected, rel=1e-5)
 
 
+@EVERY_SHAPE
+def test_choices_that_share_a_row_score_as_each_does_alone(
+    shape: dict[str, str | int], make_engine: Callable[..., Engine], prompts: list[list[int]]
+):
+    engine = make_engine(**shape)
+    choices = [[7, 7, 30, 2], [11], [7, 7, 31], [4, 4, 4, 4, 4, 4, 4, 4]]
+    pairs = [(prompt, choice) for prompt in prompts for choice in choices[: 1 + len(prompt) % 4]]
+    alone = [engine.score([prompt], [choice])[0] for prompt, choice in pairs]
+    assert engine.score([p for p, _ in pairs], [c for _, c in pairs]) == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_prompt_is_read_once_for_all_of_its_choices(make_engine: Callable[..., Engine]):
+    engine = make_engine()
+    n_read = []
+    engine.model.register_forward_pre_hook(lambda model, given: n_read.append(given[0].numel()))
+    engine.score([[1, 2, 3, 4, 5]] * 4, [[6, 7]] * 4)
+    assert n_read == [5 + 4]
+
+
 def test_the_scores_of_all_next_tokens_are_a_distribution(make_engine: Callable[..., Engine]):
     scores = make_engine().score([[3, 1, 4]] * 61, [[token] for token in range(61)])
     assert torch.tensor(scores).exp().sum().item() == pytest.approx(1.0, abs=1e-5)

@@ -8,18 +8,24 @@ Shapes: B rows, T tokens of a row, N scored tokens, D d_model, V vocabulary.
 
 import copy
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from hornbook.errors import UserError
 from hornbook.inference.batch import ContinuousBatch, Produced, Request
+from hornbook.inference.branches import Branches
 from hornbook.inference.sampling import Sampling
 from hornbook.model.transformer import Transformer
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _LOGITS_AT_ONCE = 2**24
 """Scores of the vocabulary that are held at a time when texts are scored: 64 MB of float32."""
+
+_MOST_BRANCHES = 16
+"""Continuations in one row, at most: with very many, the table of who sees whom would be large."""
 
 
 class Engine:
@@ -114,21 +120,28 @@ class Engine:
                     f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "
                     "shorten it, or train with a larger model.max_seq_len"
                 )
-        scores = [(0.0, False)] * len(rows)
-        for batch in self._batches([len(row) for row in rows]):
-            of_batch = self._score_batch([rows[i] for i in batch], [len(prompts[i]) for i in batch])
-            for i, score in zip(batch, of_batch, strict=True):
-                scores[i] = score
-        return scores
+        # Continuations of one prompt that stand next to each other, as the choices of a question do, share a row.
+        numbered = zip(map(list, prompts), (n // _MOST_BRANCHES for n in range(len(rows))), continuations, strict=True)
+        groups = [(prompt, [rest for *_, rest in same]) for (prompt, _), same in groupby(numbered, itemgetter(0, 1))]
+        of_group: list[list[tuple[float, bool]]] = [[] for _ in groups]
+        for batch in self._batches([len(prompt) + sum(map(len, rests)) for prompt, rests in groups]):
+            for i, scores in zip(batch, self._score_batch([groups[i] for i in batch]), strict=True):
+                of_group[i] = scores
+        return [score for scores in of_group for score in scores]
 
-    def _score_batch(self, rows: list[list[int]], prompt_lengths: list[int]) -> list[tuple[float, bool]]:
-        # Padding stands on the right here: causal attention never looks at it. Nothing follows the last token.
-        hidden_BTD = self.model(self._to_tensor([row[:-1] for row in rows]))
-        spans = list(zip(prompt_lengths, map(len, rows), strict=True))
-        # The vector at a token predicts the next one.
-        hidden_ND = torch.cat([hidden_BTD[b, start - 1 : end - 1] for b, (start, end) in enumerate(spans)])
-        targets = [token for row, (start, end) in zip(rows, spans, strict=True) for token in row[start:end]]
-        targets_N = torch.tensor(targets, device=self.device)
+    def _score_batch(self, groups: list[tuple[list[int], list[Sequence[int]]]]) -> list[list[tuple[float, bool]]]:
+        # Nothing follows the last token of a continuation, so it is not read.
+        lengths = [[len(prompt), *(len(rest) - 1 for rest in rests)] for prompt, rests in groups]
+        rows = [[*prompt, *(token for rest in rests for token in rest[:-1])] for prompt, rests in groups]
+        hidden_BTD = self.model(self._to_tensor(rows), cache=Branches(lengths, self.device))
+        # The vector at a token predicts the next one; the prompt's last one predicts the first of each continuation.
+        parts = []
+        for hidden_TD, (n_prompt, *of_row) in zip(hidden_BTD, lengths, strict=True):
+            branches = hidden_TD[n_prompt : n_prompt + sum(of_row)].split(of_row)
+            parts += [part for branch in branches for part in (hidden_TD[n_prompt - 1 : n_prompt], branch)]
+        hidden_ND = torch.cat(parts)
+        continuations = [rest for _, rests in groups for rest in rests]
+        targets_N = torch.tensor([token for rest in continuations for token in rest], device=self.device)
         n_at_once = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
         log_probabilities, is_best = [], []
         for hidden, target in zip(hidden_ND.split(n_at_once), targets_N.split(n_at_once), strict=True):
@@ -136,10 +149,11 @@ class Engine:
             of_target = all_log_probabilities.gather(1, target[:, None])
             log_probabilities.append(of_target.squeeze(1))
             is_best.append((all_log_probabilities >= of_target).sum(dim=-1) == 1)
-        sizes = [end - start for start, end in spans]
-        nats_per_row = torch.cat(log_probabilities).double().split(sizes)
-        best_per_row = torch.cat(is_best).split(sizes)
-        return [(nats.sum().item(), bool(best.all())) for nats, best in zip(nats_per_row, best_per_row, strict=True)]
+        sizes = [len(rest) for rest in continuations]
+        nats_per_rest = torch.cat(log_probabilities).double().split(sizes)
+        best_per_rest = torch.cat(is_best).split(sizes)
+        scores = zip(nats_per_rest, best_per_rest, strict=True)
+        return [[(nats.sum().item(), bool(best.all())) for nats, best in islice(scores, len(r))] for _, r in groups]
 
     def _requests(
         self,
