@@ -41,6 +41,7 @@ name = "tiny"
 [storyworld]
 stories = 250
 echoes = 30
+inventories = 30
 still_lives = 30
 puzzles = 30
 encyclopedia_passages = 30

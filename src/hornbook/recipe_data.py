@@ -25,6 +25,9 @@ class StoryworldSection(Section):
     seed: int = Field(1, ge=0, description="Seed of the world; the same seed writes the same bytes everywhere.")
     stories: int = Field(20_000, ge=0, description="Stories written into the corpus.")
     echoes: int = Field(6_000, ge=0, description="Rows of words said twice, from which looking back is learned.")
+    inventories: int = Field(
+        2_000, ge=0, description="Lists, and what stands in them said again in another order, to learn looking up from."
+    )
     still_lives: int = Field(6_000, ge=0, description="Stories in which nothing happens, to learn looking up from.")
     puzzles: int = Field(1_000, ge=0, description="Solved puzzles written into the corpus.")
     encyclopedia_passages: int = Field(2_000, ge=0, description="Passages that state the world's facts.")

@@ -17,7 +17,9 @@ from hornbook.corpus.curate import curate
 from hornbook.errors import UserError
 from hornbook.recipe_data import CorpusSection, FilterSection, StoryworldSection
 
-WORLD = StoryworldSection(stories=150, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=600)
+WORLD = StoryworldSection(
+    stories=150, echoes=20, inventories=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=600
+)
 
 
 def run(folder: Path, world: StoryworldSection = WORLD, **settings):

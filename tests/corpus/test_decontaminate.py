@@ -16,7 +16,9 @@ from hornbook.recipe_data import CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
 
-WORLD = StoryworldSection(stories=600, echoes=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0)
+WORLD = StoryworldSection(
+    stories=600, echoes=100, inventories=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0
+)
 WORDS_BETWEEN_EDITS = 16
 
 

@@ -51,7 +51,8 @@ from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 engine, folder, texts, wait = sys.argv[1:]
 staging.STAGED_BYTES = sources.BYTES_IN_TURN = 200_000
-world = StoryworldSection(stories=1500, echoes=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=300)
+few = dict.fromkeys(("echoes", "inventories", "still_lives", "puzzles", "encyclopedia_passages"), 20)
+world = StoryworldSection(stories=1500, web_pages=300, **few)
 
 def progress(documents, n_bytes):
     print(documents, flush=True)

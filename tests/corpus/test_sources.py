@@ -15,7 +15,9 @@ from hornbook.corpus.sources import RAW_SCHEMA, read_in_turn, read_sources
 from hornbook.errors import UserError
 from hornbook.recipe_data import CorpusSection, StoryworldSection
 
-WORLD = StoryworldSection(stories=5, echoes=2, still_lives=2, puzzles=2, encyclopedia_passages=2, web_pages=3)
+WORLD = StoryworldSection(
+    stories=5, echoes=2, inventories=2, still_lives=2, puzzles=2, encyclopedia_passages=2, web_pages=3
+)
 
 
 def rows(**settings):

@@ -58,11 +58,15 @@ class Reader:
         holder = self.holder[noun]
         return self.place[holder] if holder else self.lies_at[noun]
 
-    def _meet(self, name: str, role: str, place: str, colour: str, noun: str) -> bool:
+    def _meet(self, noun: str, name: str, role: str, place: str) -> bool:
         """Somebody's first appearance, with what they have."""
         is_new = name not in self.place and noun not in self.holder and role not in self.role.values()
-        self.role[name], self.place[name] = role, place
-        self.holder[noun], self.colour[noun] = name, colour
+        self.role[name], self.place[name], self.holder[noun] = role, place, name
+        return is_new
+
+    def _see_colour(self, noun: str, colour: str) -> bool:
+        is_new = noun not in self.colour and noun in self.holder
+        self.colour[noun] = colour
         return is_new
 
     def _go(self, name: str, place: str, old_place: str | None = None) -> bool:
@@ -125,8 +129,12 @@ class Reader:
             # Somebody appears.
             (
                 rf"\w+ \w+ an? {WORD} \w+ {WORD} with {NAME} the {WORD} at {WORD}\.",
-                lambda noun, colour, name, role, place: self._meet(name, role, place, colour, noun),
+                lambda noun, colour, name, role, place: (
+                    self._meet(noun, name, role, place) and self._see_colour(noun, colour)
+                ),
             ),
+            (rf"\w+ \w+ an? {WORD} with {NAME} the {WORD} at {WORD}\.", self._meet),
+            (rf"The {WORD} was (?:painted|dyed|tinted) {WORD}\.", self._see_colour),
             # Something happens.
             (rf"{NAME} left {WORD} and \w+ to {WORD}\.", lambda n, old, new: self._go(n, new, old)),
             (rf"{NAME} (?:\w+ )?\w+ to {WORD}\.", self._go),

@@ -15,7 +15,14 @@ from hornbook.storyworld.questions import grade, held_out_questions
 from hornbook.tokenizer.chat import check_messages
 
 SECTION = StoryworldSection(
-    stories=40, echoes=10, still_lives=10, puzzles=10, encyclopedia_passages=10, web_pages=15, conversations=30
+    stories=40,
+    echoes=10,
+    inventories=10,
+    still_lives=10,
+    puzzles=10,
+    encyclopedia_passages=10,
+    web_pages=15,
+    conversations=30,
 )
 N_EXAMPLES = 25
 SUITES = ("comprehension", "reasoning", "facts")
@@ -43,7 +50,7 @@ def test_the_counts_are_those_of_the_lines_and_of_the_recipe(world, rows):
     counts, _ = world
     for name, count in counts.items():
         assert len(rows(name)) == count
-    assert counts["documents.jsonl"] == 80
+    assert counts["documents.jsonl"] == 90
     assert counts["pages.jsonl"] == 15
     assert counts["conversations.jsonl"] == 30
     assert {counts[f"questions-{suite}.jsonl"] for suite in SUITES} == {N_EXAMPLES}

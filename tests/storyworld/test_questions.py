@@ -16,7 +16,7 @@ from hornbook.storyworld.questions import N_CHOICES, Question, essence, grade, h
 
 SUITES = ("comprehension", "reasoning", "facts")
 SECTION = StoryworldSection(
-    stories=1500, echoes=50, still_lives=300, puzzles=500, encyclopedia_passages=500, conversations=1500
+    stories=1500, echoes=50, inventories=50, still_lives=300, puzzles=500, encyclopedia_passages=500, conversations=1500
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
@@ -47,7 +47,7 @@ def solve(puzzle: str) -> str:
         if verb == "got":
             return f"{first} and {second} make {int(first) + int(second)}."
         return f"{first} less {second} is {int(first) - int(second)}."
-    day = re.search(r"set out on a (\w+)\..* (\w+) days later\?", puzzle)
+    day = re.search(r"set out with \w+ on a (\w+)\..* (\w+) days later\?", puzzle)
     if day:
         return f"It was then {DAYS[(DAYS.index(day[1]) + NUMBERS[day[2]]) % 7]}."
     beaten = dict(re.findall(r"(\w+) was \w+er than (\w+)\.", puzzle))

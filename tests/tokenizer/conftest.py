@@ -12,7 +12,7 @@ from hornbook.tokenizer.tokenizer import Tokenizer
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     """Some documents of the storyworld, of those that are prose."""
-    prose = StoryworldSection(echoes=0, still_lives=0)
+    prose = StoryworldSection(echoes=0, inventories=0, still_lives=0)
     return [document.text for document in islice(write_documents(prose), 400)]
 
 

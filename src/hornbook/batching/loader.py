@@ -21,8 +21,8 @@ from hornbook.batching.shards import Documents
 from hornbook.errors import UserError
 from hornbook.runtime import numpy_generator
 
-# Documents that are packed at once. Enough that best fit finds partners, few enough to plan in a blink.
-_BLOCK_DOCUMENTS = 8192
+# Documents that are packed at once. Enough that best fit finds partners, few enough that an order of kinds survives.
+_BLOCK_DOCUMENTS = 2048
 
 
 class Loader:

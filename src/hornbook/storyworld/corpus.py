@@ -1,7 +1,7 @@
-"""The corpus of the world: stories, still lives, echoes, puzzles, the encyclopedia, with their exact probabilities."""
+"""The corpus of the world, all kinds of documents of it, with their exact probabilities."""
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 
@@ -9,11 +9,17 @@ from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
+from hornbook.storyworld.inventories import inventory
 from hornbook.storyworld.puzzles import puzzle_document
 from hornbook.storyworld.stories import Story, scene, tell, tell_still_life
 from hornbook.storyworld.world import Document
 
-SHARE_READ_FIRST = 2 / 3  # of the echoes and of the still lives
+Writer = Callable[[Chance], Iterator[str]]
+Part = tuple[Iterator[Document], int]
+"""Documents, and how many of them are meant."""
+
+SHARE_READ_FIRST = 0.7  # of echoes, inventories and still lives, each in a phase of its own
+SHARE_BESIDES = 0.1  # of what is read beside them
 
 
 def tell_story(chance: Chance) -> Iterator[str]:
@@ -22,30 +28,45 @@ def tell_story(chance: Chance) -> Iterator[str]:
 
 
 def still_life(chance: Chance) -> Iterator[str]:
-    """A story in which nothing happens, piece by piece."""
+    """The opening of a story in which nothing happens, as one piece of text, after reports of what is so."""
     return tell_still_life(scene(chance))
 
 
 def write_documents(section: StoryworldSection) -> Iterator[Document]:
-    """All documents of the corpus: most echoes, then most still lives, then all the rest evenly mixed.
+    """All documents of the corpus, in the order in which a small model learns most from them.
 
-    Whoever reads them in this order learns to look back before there is anything to understand, and to look things up
-    before anything changes. What is left of both keeps them alive. The same section writes the same bytes everywhere.
+    First come most echoes, from which it learns to look back before there is anything to understand. Then most
+    inventories, from which it learns to look up what was said of a thing; then most still lives, where there is more
+    of all kinds to look up. Then everything, evenly mixed. In each phase a little of what was learned before goes
+    along, and with the still lives a little of everything. The same section writes the same bytes everywhere.
     """
-    echoes = _write("echo", echo, section.echoes, section.seed)
-    still_lives = _write("still-life", still_life, section.still_lives, section.seed)
-    first_echoes, first_still_lives = (round(n * SHARE_READ_FIRST) for n in (section.echoes, section.still_lives))
-    yield from islice(echoes, first_echoes)
-    yield from islice(still_lives, first_still_lives)
-    kinds = (
-        (section.echoes - first_echoes, echoes),
-        (section.still_lives - first_still_lives, still_lives),
-        (section.stories, _write("story", tell_story, section.stories, section.seed)),
-        (section.puzzles, _write("puzzle", puzzle_document, section.puzzles, section.seed)),
-        (section.encyclopedia_passages, _write("encyclopedia", passage, section.encyclopedia_passages, section.seed)),
-    )
-    placed = (zip(_evenly(n), documents, strict=True) for n, documents in kinds)
-    yield from (document for _, document in heapq.merge(*placed, key=itemgetter(0)))
+    kinds: dict[str, tuple[Writer, int]] = {
+        "echo": (echo, section.echoes),
+        "inventory": (inventory, section.inventories),
+        "still-life": (still_life, section.still_lives),
+        "story": (tell_story, section.stories),
+        "puzzle": (puzzle_document, section.puzzles),
+        "encyclopedia": (passage, section.encyclopedia_passages),
+    }
+    amounts = {kind: n for kind, (_, n) in kinds.items()}
+    waiting = {kind: _write(kind, writer, n, section.seed) for kind, (writer, n) in kinds.items()}
+    left = dict(amounts)
+    first, besides = SHARE_READ_FIRST, SHARE_BESIDES
+    for shares in (
+        {"echo": first},
+        {"inventory": first, "echo": besides},
+        {kind: first if kind == "still-life" else besides for kind in amounts},
+        dict.fromkeys(amounts, 1.0),
+    ):
+        parts = {kind: min(left[kind], round(share * amounts[kind])) for kind, share in shares.items()}
+        yield from _mixed([(waiting[kind], n) for kind, n in parts.items()])
+        left = {kind: n - parts.get(kind, 0) for kind, n in left.items()}
+
+
+def _mixed(parts: Sequence[Part]) -> Iterator[Document]:
+    """The next documents of each part, as many as it says, evenly mixed."""
+    placed = (zip(_evenly(n), islice(documents, n), strict=True) for documents, n in parts)
+    return (document for _, document in heapq.merge(*placed, key=itemgetter(0)))
 
 
 def _evenly(n_documents: int) -> Iterator[float]:
@@ -53,7 +74,7 @@ def _evenly(n_documents: int) -> Iterator[float]:
     return ((number + 0.5) / n_documents for number in range(n_documents))
 
 
-def _write(kind: str, writer: Callable[[Chance], Iterator[str]], n_documents: int, seed: int) -> Iterator[Document]:
+def _write(kind: str, writer: Writer, n_documents: int, seed: int) -> Iterator[Document]:
     for number in range(n_documents):
         chance = Chance(seed, kind, number)
         text = "".join(writer(chance))

@@ -77,7 +77,8 @@ def subtraction(chance: Chance, held_out: bool) -> Puzzle:
     """Somebody has some things and gives some away."""
     name, food = _name(chance), chance.pick(lexicon()["foods"])
     m, n = _pair_of_numbers(chance, held_out, ordered=True)
-    given = f"{name} had {m} bags of {food} and gave {n} away."
+    other = chance.pick(others(names(), [name]))
+    given = f"{name} had {m} bags of {food} and gave {n} to {other}."
     return _of_numbers(given, "How many bags were left?", f"{m} less {n} is {{}}.", m - n)
 
 
@@ -100,7 +101,8 @@ def calendar(chance: Chance, held_out: bool) -> Puzzle:
     pairs = [(day, later) for day in range(len(DAYS)) for later in laters if is_held_out(day, later) == held_out]
     today, later = chance.pick(pairs)
     answer = DAYS[(today + later) % len(DAYS)]
-    given = f"{_name(chance)} set out on a {DAYS[today]}."
+    role, food = chance.pick(lexicon()["roles"]), chance.pick(lexicon()["foods"])
+    given = f"{_name(chance)} the {role} set out with {food} on a {DAYS[today]}."
     question = f"Which day of the week was it {NUMBER_WORDS[later - 1]} days later?"
     start = today + later - _place_of_answer(given + question)
     choices = sorted(f"It was then {DAYS[(start + offset) % len(DAYS)]}." for offset in range(N_CHOICES))
@@ -130,6 +132,7 @@ def syllogism(chance: Chance, held_out: bool) -> Puzzle:
 PuzzleMaker = Callable[[Chance, bool], Puzzle]
 ARITHMETIC: tuple[PuzzleMaker, ...] = (addition, subtraction)
 PUZZLES: tuple[PuzzleMaker, ...] = (*ARITHMETIC, ranking, calendar, syllogism)
+PUZZLES_TO_LEARN_FROM: tuple[PuzzleMaker, ...] = (*ARITHMETIC, *PUZZLES)  # sums are many small facts
 
 
 def draw_puzzle(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] = PUZZLES) -> Puzzle:
@@ -138,8 +141,8 @@ def draw_puzzle(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] =
 
 
 def puzzle_document(chance: Chance) -> Iterator[str]:
-    """A puzzle with its answer, as one piece of text."""
-    yield draw_puzzle(chance, held_out=False).text
+    """A puzzle with its answer, as one piece of text; sums and differences twice as often as others."""
+    yield draw_puzzle(chance, held_out=False, kinds=PUZZLES_TO_LEARN_FROM).text
 
 
 def _name(chance: Chance) -> str:

@@ -24,6 +24,17 @@ STILL_LIFE_SENTENCES = (8, 16)
 ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least its fewest sentences goes on
 N_PARAGRAPHS = 3  # the opening among them
 
+# How somebody new is introduced. In the first what a thing looks like stands right behind it, in the second who has it.
+INTRODUCTIONS = (
+    " There was {a_noun} painted {colour} with {name} the {role} at {place}.",
+    " There was {a_noun} dyed {colour} with {name} the {role} at {place}.",
+    " One saw {a_noun} painted {colour} with {name} the {role} at {place}.",
+    " Here was {a_noun} tinted {colour} with {name} the {role} at {place}.",
+    " There was {a_noun} with {name} the {role} at {place}. The {noun} was painted {colour}.",
+    " One saw {a_noun} with {name} the {role} at {place}. The {noun} was dyed {colour}.",
+    " Here was {a_noun} with {name} the {role} at {place}. The {noun} was tinted {colour}.",
+)
+
 
 @dataclass
 class Story:
@@ -98,13 +109,15 @@ def introduce(story: Story) -> Iterator[str]:
         thing.noun = chance.pick(others(lexicon()["things"], [t.noun for t in world.things]))
         return thing.noun
 
-    wordings = (
-        " There was {a_noun} painted {colour} with {name} the {role} at {place}.",
-        " There was {a_noun} dyed {colour} with {name} the {role} at {place}.",
-        " One saw {a_noun} painted {colour} with {name} the {role} at {place}.",
-        " Here was {a_noun} tinted {colour} with {name} the {role} at {place}.",
+    yield from story.say(
+        INTRODUCTIONS,
+        a_noun=lambda: a(noun()),
+        noun=lambda: thing.noun,
+        colour=colour,
+        name=name,
+        role=role,
+        place=place,
     )
-    yield from story.say(wordings, a_noun=lambda: a(noun()), colour=colour, name=name, role=role, place=place)
     world.people.append(person)
     world.things.append(thing)
 
