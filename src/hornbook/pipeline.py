@@ -229,7 +229,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
-        version=3,
+        version=4,
     ),
     Stage(
         name="tokenizer",
@@ -248,6 +248,7 @@ STAGES = (
         needs=("tokenizer", "tokens"),
         settings=_pretrain_settings,
         run=_run_pretrain,
+        version=2,
     ),
     Stage(
         name="finetune",
@@ -255,7 +256,7 @@ STAGES = (
         settings=_finetune_settings,
         run=_run_finetune,
         sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
-        version=2,
+        version=3,
     ),
     Stage(
         name="preference",
@@ -263,6 +264,7 @@ STAGES = (
         settings=_preference_settings,
         run=_run_preference,
         sources=lambda recipe: recipe.preference.source if recipe.preference else (),
+        version=2,
     ),
     Stage(
         name="reinforce",
@@ -270,6 +272,7 @@ STAGES = (
         settings=_reinforce_settings,
         run=_run_reinforce,
         sources=lambda recipe: recipe.reinforce.source if recipe.reinforce else (),
+        version=2,
     ),
     Stage(
         name="classify",

@@ -44,7 +44,7 @@ class TrainingSection(Section):
         "auto",
         description="Type computed in. auto: bfloat16 where the hardware has it. Weights stay float32.",
     )
-    compile: bool = Field(True, description="Compile the model: half a minute at first, faster steps after.")
+    compile: bool = Field(True, description="Compile the layers: some seconds at first, faster steps after.")
     recompute: Literal["none", "selective", "full"] = Field(
         "none",
         description="What the backward pass computes again, for less memory and more time: nothing, all but the "
@@ -134,7 +134,7 @@ class PreferenceSection(TrainingSection):
     lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the matrices.")
     warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
-    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    compile: bool = Field(False, description="Compile the layers: some seconds at first, faster steps after.")
     init_from: str | None = Field(
         None, min_length=1, description="As in finetune. Default: the model that the stage before makes."
     )
@@ -162,7 +162,7 @@ class ReinforceSection(TrainingSection):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the matrices.")
     warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
     schedule: Literal["cosine", "wsd", "constant"] = Field("constant", description="Learning rate after the warm-up.")
-    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    compile: bool = Field(False, description="Compile the layers: some seconds at first, faster steps after.")
     skip_spikes: bool = Field(
         False, description="Skip steps of unusual loss. Here it lies around zero, and what is usual says little."
     )
@@ -194,7 +194,7 @@ class ClassifySection(TrainingSection):
     optimizer: Literal["muon", "adamw"] = Field("adamw", description="adamw for all, or muon for the matrices.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps spent warming up.")
-    compile: bool = Field(False, description="Compile the model: half a minute at first, faster steps after.")
+    compile: bool = Field(False, description="Compile the layers: some seconds at first, faster steps after.")
     init_from: str | None = Field(
         None, min_length=1, description="As in finetune. Default: the model that pretraining makes."
     )

@@ -2,6 +2,7 @@ import copy
 import hashlib
 import re
 from collections import Counter
+from math import log2
 
 import pytest
 
@@ -11,7 +12,7 @@ from hornbook.storyworld.corpus import still_life, tell_story, write_documents
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
 from hornbook.storyworld.inventories import inventory
-from hornbook.storyworld.puzzles import draw_puzzle
+from hornbook.storyworld.puzzles import PUZZLES, PUZZLES_TO_LEARN_FROM, addition, draw_puzzle, puzzle_document
 from hornbook.storyworld.questions import probes
 from hornbook.storyworld.stories import Story, tell
 from hornbook.storyworld.world import Document
@@ -148,13 +149,24 @@ def test_an_echo_costs_the_bits_of_its_words_once():
     assert 10 * n_words < chance.bits < 11 * n_words + 30
 
 
-def test_equal_puzzles_have_equal_probability():
+@pytest.mark.parametrize("kinds", [PUZZLES, PUZZLES_TO_LEARN_FROM])
+def test_equal_puzzles_have_equal_probability(kinds):
     seen: dict[str, float] = {}
     for number in range(3000):
         chance = Chance("puzzle", number)
-        text = draw_puzzle(chance, held_out=False).text
+        text = draw_puzzle(chance, False, kinds).text
         assert seen.setdefault(text, chance.bits) == chance.bits
     assert len(seen) > 1500
+
+
+def test_a_sum_is_twice_as_likely_in_the_corpus_as_among_the_puzzles_that_are_asked():
+    once, twice = Chance("sum"), Chance("sum")
+    addition(once, False)
+    text = "".join(puzzle_document(twice))
+    while " got " not in text:
+        twice = Chance("sum", text)
+        text = "".join(puzzle_document(twice))
+    assert twice.bits == pytest.approx(once.bits + log2(7 / 2))
 
 
 def test_the_same_seed_writes_the_same_bytes_on_every_machine():
@@ -175,4 +187,4 @@ def test_another_seed_tells_other_stories(documents):
     assert not set(told) & set(stories(documents))
 
 
-REFERENCE_SHA256 = "c5a47fa510dc55f8c1fb2949aba83a9ddc79ceeaa68f381ad06c20fef19af233"
+REFERENCE_SHA256 = "7c705902b1ee838ca0b2da524efaeb860941efcd1fa9ea6b51fe27aabb8b3cdf"

@@ -24,9 +24,6 @@ from hornbook.tokenizer.tokenizer import Tokenizer
 _LOGITS_AT_ONCE = 2**24
 """Scores of the vocabulary that are held at a time when texts are scored: 64 MB of float32."""
 
-_MOST_BRANCHES = 16
-"""Continuations in one row, at most: with very many, the table of who sees whom would be large."""
-
 
 class Engine:
     """A model made ready for use on a device and in a dtype; by default where and as it is.
@@ -120,9 +117,7 @@ class Engine:
                     f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "
                     "shorten it, or train with a larger model.max_seq_len"
                 )
-        # Continuations of one prompt that stand next to each other, as the choices of a question do, share a row.
-        numbered = zip(map(list, prompts), (n // _MOST_BRANCHES for n in range(len(rows))), continuations, strict=True)
-        groups = [(prompt, [rest for *_, rest in same]) for (prompt, _), same in groupby(numbered, itemgetter(0, 1))]
+        groups = list(_sharing_rows(prompts, continuations, self.max_batch_tokens))
         of_group: list[list[tuple[float, bool]]] = [[] for _ in groups]
         for batch in self._batches([len(prompt) + sum(map(len, rests)) for prompt, rests in groups]):
             for i, scores in zip(batch, self._score_batch([groups[i] for i in batch]), strict=True):
@@ -204,3 +199,23 @@ class Engine:
         """(B,T) ids; which id the padding has is of no matter."""
         longest = max(map(len, rows))
         return torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
+
+
+def _sharing_rows(
+    prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], most_tokens: int
+) -> Iterator[tuple[list[int], list[Sequence[int]]]]:
+    """What goes into a row: a prompt, and those of its continuations that follow each other, as choices do.
+
+    Only where that saves something: a row is no longer than `most_tokens`, and what is added to it no longer than the
+    prompt, which would else be read again.
+    """
+    for prompt, same in groupby(zip(map(list, prompts), continuations, strict=True), itemgetter(0)):
+        rests: list[Sequence[int]] = []
+        n_tokens = len(prompt)
+        for _, rest in same:
+            if rests and (len(rest) > len(prompt) or n_tokens + len(rest) > most_tokens):
+                yield prompt, rests
+                rests, n_tokens = [], len(prompt)
+            rests.append(rest)
+            n_tokens += len(rest)
+        yield prompt, rests

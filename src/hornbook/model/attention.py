@@ -29,7 +29,7 @@ LONGEST_PLAIN_ROW_TOKENS = 512
 
 
 class KeyValueCache(Protocol):
-    """What the model needs of a cache of past keys and values; `hornbook.inference.cache` has the one."""
+    """What the model needs of a cache of past keys and values (hornbook.inference.cache), or of what stands for one."""
 
     def position_ids(self, n_new: int) -> Tensor:
         """The positions (B, n_new) of the next `n_new` tokens of each row."""

@@ -13,13 +13,15 @@ from hornbook.model.attention import Mask, masks_by_window
 from hornbook.model.config import ModelConfig
 
 _BLOCK_TOKENS = 128
+_LEAST_HEAD_DIM = 16
+"""The kernel has none for narrower heads."""
 
 
 def block_masks_by_window(
     config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
 ) -> dict[int | None, Mask | None]:
     """As `masks_by_window`, in blocks, for rows of several documents whose length is a multiple of a block's."""
-    if document_ids_BT is None or n_tokens % _BLOCK_TOKENS:
+    if document_ids_BT is None or n_tokens % _BLOCK_TOKENS or config.head_dim < _LEAST_HEAD_DIM:
         return masks_by_window(config, n_tokens, device, document_ids_BT)
     windows = dict.fromkeys(config.window_tokens)
     return {window_tokens: _block_mask(document_ids_BT, window_tokens) for window_tokens in windows}

@@ -7,7 +7,7 @@ that layout renames next to nothing; that is why the layers stand in a part of t
 training batch can need more memory than everything else together. So the objective takes the vectors and
 `head_weight`, and computes the scores piece by piece; generation asks `logits` for the last token alone.
 
-The forward pass has no branch on the data, so torch.compile makes one graph of it. Whether attention needs a
+The forward pass has no branch on the data, so torch.compile makes one graph of each layer. Whether attention needs a
 mask is decided by whether document ids are given: without them each row is one document, and attention is
 plainly causal, but for layers whose sliding window is shorter than the row.
 

@@ -3,17 +3,16 @@
 Shapes: B rows, T tokens of a row, N texts, D d_model, C classes.
 """
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
+from hornbook.objectives.objective import Objective
 
 
-class Classification:
+class Classification(Objective):
     """A batch's labels are classes, and stand at the last token of each text alone."""
 
     def count(self, batch: Batch) -> Tensor:
@@ -27,10 +26,6 @@ class Classification:
         if batch.weights is not None:
             losses_N = losses_N * batch.weights[batch.labels != IGNORE_INDEX]
         return losses_N.sum(), {"accuracy": (scores_NC.argmax(1) == labels_N).sum()}
-
-    def compiled(self) -> Self:
-        """This objective: there is little beside the layers."""
-        return self
 
 
 def class_scores(model: Transformer, batch: Batch) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
-from hornbook.objectives.objective import chunked_cross_entropy_sum
+from hornbook.objectives.objective import Objective, chunked_cross_entropy_sum
 
 
-class NextToken:
+class NextToken(Objective):
     """The cross entropy of each label, given the tokens of its document up to it.
 
     `few_labels` says that most tokens have none, as where only answers are learned. Scores over the vocabulary are

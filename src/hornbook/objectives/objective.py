@@ -42,8 +42,11 @@ class Objective(Protocol):
         ...
 
     def compiled(self) -> Self:
-        """The same objective, with what it computes beside the model's layers compiled, where that pays."""
-        ...
+        """The same objective, with what it computes beside the model's layers compiled, where that pays.
+
+        Here it does not: the tokens that have a label differ in number, and each number would be compiled anew.
+        """
+        return self
 
 
 def chunked_cross_entropy_sum(

@@ -16,7 +16,6 @@ Shapes: B answers, G answers of a group, T tokens of a row.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch import Tensor
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.log_probabilities import token_log_probabilities
+from hornbook.objectives.objective import Objective
 from hornbook.objectives.preference import k3_divergence
 
 _ADVANTAGE_EPSILON = 1e-4
@@ -63,7 +63,7 @@ def token_weights(labels_BT: Tensor, average: str) -> Tensor:
     return is_labelled_BT * len(labels_BT) / is_labelled_BT.sum().clamp_min(1)
 
 
-class GroupRelativePolicy:
+class GroupRelativePolicy(Objective):
     """GRPO's loss, summed over answers. `clip_range` is ε, `kl_beta` is β."""
 
     def __init__(self, clip_range: float, kl_beta: float) -> None:
@@ -101,7 +101,3 @@ class GroupRelativePolicy:
             "clipped": ((ratio_BT != clipped_BT) * weights_BT).sum(),
         }
         return loss_sum, sums
-
-    def compiled(self) -> Self:
-        """This objective: its answers differ in length, and each length would be compiled anew."""
-        return self

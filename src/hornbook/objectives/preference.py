@@ -23,6 +23,7 @@ from torch import Tensor
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.log_probabilities import token_log_probabilities
+from hornbook.objectives.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class PairBatch(Batch):
         return super().rows(2 * start, 2 * stop)
 
 
-class DirectPreference:
+class DirectPreference(Objective):
     """DPO's loss, summed over pairs.
 
     beta: how strongly the distance from the reference counts. label_smoothing: the probability that a pair is the
@@ -90,10 +91,6 @@ class DirectPreference:
             "kl_nats": kl_P.sum(),
         }
         return losses_P.sum(), sums
-
-    def compiled(self) -> Self:
-        """This objective: its answers differ in length, and each length would be compiled anew."""
-        return self
 
 
 def k3_divergence(log_ratios: Tensor) -> Tensor:

@@ -22,20 +22,21 @@ from hornbook.model.transformer import Decoder, Layer
 class CompiledLayers:
     """The layers of a model, or of this process's part of it, compiled when they are first called within `attached`.
 
-    computes: the type computed in. On a GPU in bfloat16, attention then skips what nobody looks at.
+    dtype: the type computed in. On a GPU in bfloat16, attention then skips what nobody looks at. Making one throws away
+    all that was compiled in this process before: all modules are called through one function, of which the compiler
+    keeps a few versions only.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, computes: torch.dtype) -> None:
-        # All modules are called through one function, of which the compiler keeps a few versions only.
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         torch.compiler.reset()
         self._layers = [module for module in model.modules() if isinstance(module, Layer)]
         self._decoders = [module for module in model.modules() if isinstance(module, Decoder)]
-        in_blocks = device.type == "cuda" and computes == torch.bfloat16
-        self._make_masks = block_masks_by_window if in_blocks else masks_by_window
-        for layer in self._layers:
-            layer.compile(dynamic=False)
-        self._calls = [layer._compiled_call_impl for layer in self._layers]
-        self._detach()
+        self._calls = [torch.compile(layer._call_impl, dynamic=False) for layer in self._layers]
+        self._make_masks = masks_by_window
+        if device.type == "cuda" and dtype == torch.bfloat16:
+            self._make_masks = block_masks_by_window
+            # Compiling a layer that is to be computed again runs its attention once as plain code.
+            warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -45,15 +46,9 @@ class CompiledLayers:
         for decoder in self._decoders:
             decoder.make_masks = self._make_masks
         try:
-            with warnings.catch_warnings():
-                # Compiling a layer that is to be computed again runs its attention once as plain code.
-                warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-                yield
+            yield
         finally:
-            self._detach()
-
-    def _detach(self) -> None:
-        for layer in self._layers:
-            layer._compiled_call_impl = None
-        for decoder in self._decoders:
-            decoder.make_masks = masks_by_window
+            for layer in self._layers:
+                layer._compiled_call_impl = None
+            for decoder in self._decoders:
+                decoder.make_masks = masks_by_window

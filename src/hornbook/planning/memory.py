@@ -24,6 +24,7 @@ LONGEST_PLAIN_ROW_TOKENS = 512
 _SCORES_AT_ONCE = {"cpu": 2**21, "accelerator": 2**27}  # as in hornbook.objectives.objective
 _MIN_CHUNK_TOKENS = 256
 _FLOAT32_BYTES = 4
+_BFLOAT16_BYTES = 2
 _USABLE_FRACTION = 0.9
 _BUCKET_BYTES = 50_000_000
 """What copies of a model average at once of their gradients: two buckets of 25 MB, as torch's DDP."""
@@ -220,22 +221,21 @@ def _logits_bytes(config: ModelConfig, n_tokens: int, value_bytes: int, kind: Ki
 
 
 def _update_bytes(config: ModelConfig, kind: Kind) -> int:
-    """What Muon's step holds for a moment: a direction for each matrix, and three copies of the largest group of
-    matrices of one shape, with two tables of their products and the result of the group before. An accelerator makes
-    the products in bfloat16, so that the fullest moment can be the cast before them."""
+    """What Muon's step holds for a moment: a direction for each matrix; of the largest group of matrices of one shape
+    the directions, twice while they are scaled and cast, then with two copies and two tables of products in the type of
+    the products; and the result of the group before. Accelerators make the products in bfloat16."""
     groups: Counter[tuple[int, int]] = Counter()
     for matrix in layer_matrices(config):
         groups[min(matrix), max(matrix)] += config.n_layers
     sizes = [(n * rows * columns, n * rows * rows) for (rows, columns), n in groups.items()]
     before = [0, *(elements for elements, _ in sizes[:-1])]
-    if kind == "cpu":
-        groups_bytes = [4 * (3 * own + 2 * table + last) for (own, table), last in zip(sizes, before, strict=True)]
-    else:
-        groups_bytes = [
-            max(10 * own, 8 * own + 4 * table) + 2 * last
-            for (own, table), last in zip(sizes, before, strict=True)
-        ]  # fmt: skip
-    return _FLOAT32_BYTES * matrix_parameters(config) + max(groups_bytes)
+    wide, narrow = _FLOAT32_BYTES, _FLOAT32_BYTES if kind == "cpu" else _BFLOAT16_BYTES
+    moments = []
+    for (own, table), last in zip(sizes, before, strict=True):
+        casting = 2 * wide * own + narrow * own
+        iterating = wide * own + 2 * narrow * (own + table)
+        moments.append(max(casting, iterating) + narrow * last)
+    return wide * matrix_parameters(config) + max(moments)
 
 
 def _communication_bytes(config: ModelConfig, value_bytes: int, held: int, layout: Layout) -> int:

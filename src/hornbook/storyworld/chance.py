@@ -32,17 +32,24 @@ class Chance:
         return options[int(self._uniform() * len(options))]
 
     def weigh(self, options: Sequence[tuple[float, T]]) -> T:
-        """One of `options`, given as (weight, value), with a probability in proportion to its weight."""
+        """One of `options`, given as (weight, value), with a probability in proportion to its weight.
+
+        A value may stand there several times: the text does not show which of them was drawn, so they count as one.
+        """
         total = sum(weight for weight, _ in options)
         place = self._uniform() * total
         ends = accumulate(weight for weight, _ in options)
-        weight, value = next((option for option, end in zip(options, ends, strict=True) if place < end), options[-1])
-        self.bits -= log2(weight / total)
+        _, value = next((option for option, end in zip(options, ends, strict=True) if place < end), options[-1])
+        self.bits -= log2(_weight_of(value, options) / total)
         return value
 
     def happens(self, probability: float) -> bool:
         """True with the given probability."""
         return self.weigh([(probability, True), (1.0 - probability, False)])
+
+
+def _weight_of(value: T, options: Sequence[tuple[float, T]]) -> float:
+    return sum(weight for weight, other in options if other == value)
 
 
 class _Undecided(Exception):
@@ -70,8 +77,9 @@ class _Replay(Chance):
         return options[self._decide(len(options))]
 
     def weigh(self, options: Sequence[tuple[float, T]]) -> T:
-        weight, value = options[self._decide(len(options))]
-        self.bits -= log2(weight / sum(weight for weight, _ in options))
+        values = [value for number, (_, value) in enumerate(options) if value not in [v for _, v in options[:number]]]
+        value = values[self._decide(len(values))]
+        self.bits -= log2(_weight_of(value, options) / sum(weight for weight, _ in options))
         return value
 
 

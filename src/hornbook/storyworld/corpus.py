@@ -18,8 +18,8 @@ Writer = Callable[[Chance], Iterator[str]]
 Part = tuple[Iterator[Document], int]
 """Documents, and how many of them are meant."""
 
-SHARE_READ_FIRST = 0.7  # of echoes, inventories and still lives, each in a phase of its own
-SHARE_BESIDES = 0.1  # of what is read beside them
+SHARE_READ_FIRST = 0.7  # of echoes, inventories and still lives, in the phase that each of them has
+SHARE_BESIDES = 0.1  # of every other kind that goes along with such a phase
 
 
 def tell_story(chance: Chance) -> Iterator[str]:
@@ -28,7 +28,7 @@ def tell_story(chance: Chance) -> Iterator[str]:
 
 
 def still_life(chance: Chance) -> Iterator[str]:
-    """The opening of a story in which nothing happens, as one piece of text, after reports of what is so."""
+    """The opening of a story in which nothing happens and reports of what is so, piece by piece."""
     return tell_still_life(scene(chance))
 
 

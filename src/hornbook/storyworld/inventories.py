@@ -1,7 +1,7 @@
 """Inventories: what there is, in one row, and then said again thing by thing in another order.
 
 Between echoes and stories. In an echo what comes next stands where the same words stood before. Here the words of a
-sentence stood together nowhere: what the kite was painted has to be found by the kite, among a dozen of things that
+sentence stood together nowhere: what the kite was painted has to be found by the kite, among a dozen things that
 were painted. Of a story's sentences few ask for that; of an inventory's every one does.
 """
 
@@ -13,8 +13,9 @@ from hornbook.storyworld.world import lexicon, names, others
 
 THINGS = 0.6  # probability that things are listed, and not people
 TWICE = 0.5  # probability that two things are said of each
-N_SAID_ONCE, N_SAID_TWICE = range(8, 15), range(5, 9)
-"""How many are listed: the whole then fits into a row of 256 tokens."""
+# How many are listed, where one thing is said of each and where two are: the whole then fits into a row of 256 tokens.
+N_SAID_ONCE = range(8, 15)
+N_SAID_TWICE = range(5, 9)
 
 
 def inventory(chance: Chance) -> Iterator[str]:

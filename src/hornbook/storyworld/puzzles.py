@@ -136,8 +136,8 @@ PUZZLES_TO_LEARN_FROM: tuple[PuzzleMaker, ...] = (*ARITHMETIC, *PUZZLES)  # sums
 
 
 def draw_puzzle(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] = PUZZLES) -> Puzzle:
-    """A puzzle of one of `kinds`; each choice shows in its text."""
-    return chance.pick(kinds)(chance, held_out)
+    """A puzzle of one of `kinds`, which may stand there several times; each choice shows in its text."""
+    return chance.weigh([(1, kind) for kind in kinds])(chance, held_out)
 
 
 def puzzle_document(chance: Chance) -> Iterator[str]:

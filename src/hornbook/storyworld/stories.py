@@ -24,7 +24,7 @@ STILL_LIFE_SENTENCES = (8, 16)
 ANOTHER_SENTENCE = 0.7  # probability that a paragraph of at least its fewest sentences goes on
 N_PARAGRAPHS = 3  # the opening among them
 
-# How somebody new is introduced. In the first what a thing looks like stands right behind it, in the second who has it.
+# How somebody new is introduced: in the first four a thing's look stands right behind it, in the last three its holder.
 INTRODUCTIONS = (
     " There was {a_noun} painted {colour} with {name} the {role} at {place}.",
     " There was {a_noun} dyed {colour} with {name} the {role} at {place}.",

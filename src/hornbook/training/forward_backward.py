@@ -40,10 +40,10 @@ class ForwardBackward:
     ) -> None:
         self._spread, self._model, self._objective = spread, spread.model, objective
         self._micro_batches, self._console, self._dtype = micro_batches, console, dtype
-        self._compiled = CompiledLayers(spread.model, spread.mesh.device, dtype) if compiles else None
-        # Processes that share the vocabulary exchange sums in the middle of the cross entropy.
-        is_whole_head = spread.mesh.section.tensor == 1
-        self._running = objective.compiled() if compiles and is_whole_head else objective
+        self._compiled: CompiledLayers | None = None
+        self._running = objective
+        if compiles:
+            self._compile()
 
     def __call__(self, batch: Batch, count: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Raises RunFailed where a single row does not fit in memory."""
@@ -72,6 +72,13 @@ class ForwardBackward:
                 self._console.print(
                     f"torch.compile failed ({problem}); going on without it, more slowly.", markup=False
                 )
+
+    def _compile(self) -> None:
+        """Have everything compiled anew when it is next used."""
+        self._compiled = CompiledLayers(self._model, self._spread.mesh.device, self._dtype)
+        # Processes that share the vocabulary exchange sums in the middle of the cross entropy.
+        is_whole_head = self._spread.mesh.section.tensor == 1
+        self._running = self._objective.compiled() if is_whole_head else self._objective
 
     def loss(self, batch: Batch) -> Tensor:
         """The summed loss of this process's share, without gradients."""
@@ -128,5 +135,7 @@ class ForwardBackward:
             # What is on its way between the stages cannot be called back.
             raise self._begin_again()
         self._console.print(f"Out of memory; going on with {self._micro_batches.rows} rows at once.")
+        if self._compiled is not None:
+            self._compile()  # for the new number of rows: the compiler keeps few versions at a time
         if self._spread.mesh.device.type == "cuda":
             torch.cuda.empty_cache()
