@@ -149,12 +149,15 @@ def _world_documents(world: StoryworldSection) -> Iterator[RawDocument]:
 
 
 def _world_pages(world: StoryworldSection) -> Iterator[RawDocument]:
-    """Web pages around stories of their own: wrapped around those of the corpus, all would be duplicates."""
+    """Web pages around texts of their own: wrapped around those of the corpus, all would be duplicates.
+
+    Not around inventories, which have too few common words to pass for prose.
+    """
     from hornbook.storyworld.corpus import write_documents
     from hornbook.storyworld.web import write_pages
 
     seed = derive_seed(world.seed, "stories on web pages")
-    told_on_pages = world.model_copy(update={"seed": seed, "stories": world.web_pages})
+    told_on_pages = world.model_copy(update={"seed": seed, "stories": world.web_pages, "inventories": 0})
     for page in write_pages(world, write_documents(told_on_pages)):
         yield RawDocument(page.id, page.html, True, None, page.text, page.bits, page.labels)
 
