@@ -249,11 +249,21 @@ def _time(run: Run) -> Iterator[Block]:
 
 def _settings(run: Run) -> Iterator[Block]:
     yield heading("The recipe")
-    for section in ("storyworld", "corpus", "tokenizer", "model", "pretrain", "finetune", "preference", "reinforce"):
+    for section in ("storyworld", "corpus", "tokenizer", "model"):
         settings = run.get(f"recipe.{section}")
         if settings:
             rows = [[name, _plain(value)] for name, value in settings.items() if not isinstance(value, dict)]
             yield table(f"Settings of the section {section}.", ["field", "value"], rows)
+    names = ("pretrain", "finetune", "preference", "reinforce")
+    trainings = {name: settings for name in names if (settings := run.get(f"recipe.{name}"))}
+    fields = dict.fromkeys(name for settings in trainings.values() for name in settings)
+    rows = []
+    for field in fields:
+        values = [settings.get(field, "") for settings in trainings.values()]
+        if not any(isinstance(value, dict) for value in values):
+            rows.append([field, *map(_plain, values)])
+    if rows:
+        yield table("Settings of the trainings.", ["field", *trainings], rows)
 
 
 def _plain(value: Any) -> str:
