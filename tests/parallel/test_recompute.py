@@ -59,6 +59,24 @@ def test_the_gradients_are_the_same_bit_for_bit(what: Recompute, preset: str, dt
     assert all("forward" not in vars(layer) for layer in model.model.layers)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["none", "selective", "full"])
+def test_all_that_a_loss_computes_is_one_graph_whose_gradients_are_those_of_plain_code(
+    what: Recompute, backend: str
+) -> None:
+    model = _model("qwen3")
+    plain = _gradients(model, "none")
+    model.zero_grad()
+
+    with recomputed(model.model.layers, what):
+        loss_sum = torch.compile(NextToken().loss_sum, backend=backend, dynamic=False, fullgraph=True)
+        loss_sum(model, _batch())[0].backward()
+
+    for parameter, expected in zip(model.parameters(), plain, strict=True):
+        assert parameter.grad is not None
+        assert (parameter.grad - expected).norm() < 1e-5 * expected.norm()
+
+
 @pytest.mark.parametrize("what", ["none", "selective", "full"])
 def test_compiled_gradients_are_those_of_plain_eager_code(what: Recompute) -> None:
     model = _model("qwen3")

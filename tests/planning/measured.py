@@ -121,8 +121,7 @@ def _large(**fields: Any) -> ModelConfig:
 
 
 def _long(**fields: Any) -> PretrainSection:
-    usual = {"tokens": 65536, "global_batch_tokens": 16384, "row_tokens": 1024, "precision": "bfloat16"}
-    return PretrainSection(**(usual | {"optimizer": "adamw"} | fields))
+    return _section(**({"global_batch_tokens": 16384, "row_tokens": 1024, "precision": "bfloat16"} | fields))
 
 
 GPU_CASES: dict[str, tuple[ModelConfig, PretrainSection, int]] = {

@@ -159,14 +159,14 @@ def test_equal_puzzles_have_equal_probability(kinds):
     assert len(seen) > 1500
 
 
-def test_a_sum_is_twice_as_likely_in_the_corpus_as_among_the_puzzles_that_are_asked():
-    once, twice = Chance("sum"), Chance("sum")
-    addition(once, False)
-    text = "".join(puzzle_document(twice))
+def test_a_kind_of_puzzle_that_stands_twice_among_seven_counts_as_two_of_seven():
+    alone, chosen = Chance("sum"), Chance("sum")
+    addition(alone, False)
+    text = "".join(puzzle_document(chosen))
     while " got " not in text:
-        twice = Chance("sum", text)
-        text = "".join(puzzle_document(twice))
-    assert twice.bits == pytest.approx(once.bits + log2(7 / 2))
+        chosen = Chance("sum", text)
+        text = "".join(puzzle_document(chosen))
+    assert chosen.bits == pytest.approx(alone.bits + log2(7 / 2))
 
 
 def test_the_same_seed_writes_the_same_bytes_on_every_machine():
