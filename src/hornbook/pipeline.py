@@ -256,7 +256,7 @@ STAGES = (
         settings=_finetune_settings,
         run=_run_finetune,
         sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
-        version=3,
+        version=4,
     ),
     Stage(
         name="preference",

@@ -150,7 +150,7 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
     panel.plot(middles, band["mean"], "--", color=GREY, label="expected: the mean")
     panel.plot(middles, means, color=BLUE, marker="o", markersize=3, label="measured")
     panel.set(xlabel="million tokens", ylabel="reward" if figure_name == "reward" else "loss (nats per token)")
-    panel.legend()
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)  # above: a band may fill the whole panel
     inside = sum(low <= mean <= high for low, mean, high in zip(band["low"], means, band["high"], strict=True))
     return figure, (
         f"Expected and measured {panel.get_ylabel()} of {stage}: {inside} of {n_windows} windows lie in the band. The "

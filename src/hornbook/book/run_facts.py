@@ -4,7 +4,7 @@ import gzip
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,16 @@ def read_run(path: Path) -> Run:
 
 
 def _stages(run: RunDirectory) -> list[str]:
-    """The stages with something to show, in the order of the pipeline; those not known here come last."""
+    """The stages with something to show."""
     known = [*run.summary()["stages"], *(path.name for path in sorted(run.path.iterdir()) if path.is_dir())]
     found = [name for name in dict.fromkeys(known) if run.stage(name).record() or name in run.summary()["stages"]]
-    return sorted(found, key=lambda name: (name not in _STAGES_IN_ORDER, _STAGES_IN_ORDER.index(name)
-                                           if name in _STAGES_IN_ORDER else 0, name))  # fmt: skip
+    return _in_order(found)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Stages in the order of the pipeline; those not known here come last."""
+    order = {name: place for place, name in enumerate(_STAGES_IN_ORDER)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
 def _read_metrics(path: Path) -> list[Record]:
@@ -120,7 +125,7 @@ def _transcripts(run: RunDirectory) -> dict[str, Any]:
         answers = read_json(path)
         if isinstance(answers, dict) and "transcripts" in answers:
             found.setdefault(stage, {})[suite] = answers["transcripts"]
-    return found
+    return {stage: found[stage] for stage in _in_order(found)}
 
 
 def _derived(facts: Mapping[str, Any], metrics: Mapping[str, list[Record]]) -> dict[str, Any]:

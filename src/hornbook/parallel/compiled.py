@@ -2,8 +2,7 @@
 
 Layers are alike, so one of them is compiled and all run the same code: 40 layers take no longer to compile than 4. And
 what they share, such as the angles of rotary positions, is computed once, before them. Compiled in one piece, a model
-computes it again in every layer, since a compiler takes arithmetic to be cheaper than memory. (On a CPU with two
-threads one piece was faster all the same: docs/LOG.md.)
+computes it again in every layer, since a compiler takes arithmetic to be cheaper than memory.
 
 Evaluation and generation run the model as it is: their rows are of many lengths, and each would be compiled anew.
 """

@@ -52,7 +52,7 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
     """
     besides: list[tuple[float, Callable[[Chance], Conversation]]] = [
         (8, about_facts),
-        (4, about_a_subject),
+        (12, about_a_subject),
         (16, about_a_puzzle),
         (1, list_the_cast),
         (1, tell_a_story),
