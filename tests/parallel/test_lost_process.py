@@ -68,6 +68,5 @@ def test_torchrun_starts_all_again_and_the_training_goes_on_from_the_last_checkp
     output = process.communicate(timeout=300)[0]
 
     assert process.returncode == 0, output
-    # Whoever notices first says so: the other worker, or torchrun, which ends that one.
-    assert "was killed" in output or "exitcode: -9" in output
+    assert "was killed" in output
     assert [record["step"] for record in read_metrics(metrics)] == list(range(1, 201))
