@@ -229,7 +229,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
-        version=4,
+        version=5,
     ),
     Stage(
         name="tokenizer",

@@ -21,7 +21,6 @@ from hornbook.corpus.raw import RawDocument
 from hornbook.corpus.readers import check_text_field, read_documents
 from hornbook.errors import UserError
 from hornbook.recipe_data import CorpusSection, StoryworldSection
-from hornbook.runtime import derive_seed
 
 if TYPE_CHECKING:
     import daft
@@ -149,16 +148,10 @@ def _world_documents(world: StoryworldSection) -> Iterator[RawDocument]:
 
 
 def _world_pages(world: StoryworldSection) -> Iterator[RawDocument]:
-    """Web pages around texts of their own: wrapped around those of the corpus, all would be duplicates.
-
-    Not around inventories, which have too few common words to pass for prose.
-    """
-    from hornbook.storyworld.corpus import write_documents
+    from hornbook.storyworld.corpus import write_stories_for_pages
     from hornbook.storyworld.web import write_pages
 
-    seed = derive_seed(world.seed, "stories on web pages")
-    told_on_pages = world.model_copy(update={"seed": seed, "stories": world.web_pages, "inventories": 0})
-    for page in write_pages(world, write_documents(told_on_pages)):
+    for page in write_pages(world, write_stories_for_pages(world)):
         yield RawDocument(page.id, page.html, True, None, page.text, page.bits, page.labels)
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 from operator import itemgetter
 
 from hornbook.recipe_data import StoryworldSection
+from hornbook.runtime import derive_seed
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
@@ -61,6 +62,11 @@ def write_documents(section: StoryworldSection) -> Iterator[Document]:
         parts = {kind: min(left[kind], round(share * amounts[kind])) for kind, share in shares.items()}
         yield from _mixed([(waiting[kind], n) for kind, n in parts.items()])
         left = {kind: n - parts.get(kind, 0) for kind, n in left.items()}
+
+
+def write_stories_for_pages(section: StoryworldSection) -> Iterator[Document]:
+    """As many stories as web pages are wanted, others than the corpus has: the same ones would all be duplicates."""
+    return _write("story", tell_story, section.web_pages, derive_seed(section.seed, "stories on web pages"))
 
 
 def _mixed(parts: Sequence[Part]) -> Iterator[Document]:

@@ -9,7 +9,7 @@ from typing import Any
 from hornbook.recipe_data import StoryworldSection
 from hornbook.run_directory import atomic_write
 from hornbook.storyworld.conversations import checkable_prompts, conversations, preferences
-from hornbook.storyworld.corpus import write_documents
+from hornbook.storyworld.corpus import write_documents, write_stories_for_pages
 from hornbook.storyworld.questions import held_out_questions
 from hornbook.storyworld.web import write_pages
 
@@ -18,10 +18,9 @@ N_EXAMPLES = 1000  # of what the recipe sets no number for
 
 def write_world(section: StoryworldSection, directory: Path) -> dict[str, int]:
     """Write one jsonl file for each kind of text into `directory`; returns {file name: number of rows}."""
-    documents = list(write_documents(section))
     files: dict[str, Iterable[Any]] = {
-        "documents.jsonl": map(asdict, documents),
-        "pages.jsonl": map(asdict, write_pages(section, documents)),
+        "documents.jsonl": map(asdict, write_documents(section)),
+        "pages.jsonl": map(asdict, write_pages(section, write_stories_for_pages(section))),
         "conversations.jsonl": ({"messages": turns} for turns in conversations(section)),
         "preferences.jsonl": map(asdict, preferences(section, N_EXAMPLES)),
         "checkable.jsonl": map(asdict, checkable_prompts(section, N_EXAMPLES)),
