@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -76,3 +77,30 @@ def test_a_process_that_is_done_is_not_missed(store: dist.Store) -> None:
     second.stop()
     assert first.lost(1.0) is None
     first.stop()
+
+
+def test_a_process_that_is_told_to_end_says_before_who_was_lost(
+    store: dist.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    _silent_process(store, watch._machine(), dead.pid)
+    survivor = Watch(store, rank=0, world_size=2)
+
+    with pytest.raises(SystemExit) as end:
+        survivor.end_when_told(signal.SIGTERM, None)
+
+    assert end.value.code == 143
+    assert f"the run failed: Rank 1 (process {dead.pid}) was killed." in capsys.readouterr().err
+
+
+def test_a_process_that_is_told_to_end_while_all_are_there_blames_nobody(
+    store: dist.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Watch(store, 0, 2), Watch(store, 1, 2)
+
+    with pytest.raises(SystemExit):
+        first.end_when_told(signal.SIGTERM, None)
+
+    assert capsys.readouterr().err == ""
+    second.stop()

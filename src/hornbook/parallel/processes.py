@@ -6,6 +6,7 @@ do, such as reading a corpus or writing metrics; the others wait for it at the c
 
 import json
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -91,6 +92,7 @@ def joined_processes() -> Iterator[Processes]:
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
     )
     watch = Watch(dist.PrefixStore(f"{attempt}/watch", own_store), rank, world_size)
+    previous_handler = signal.signal(signal.SIGTERM, watch.end_when_told)
     try:
         with warnings.catch_warnings():
             # Nothing here changes in place what a model returns.
@@ -114,6 +116,8 @@ def joined_processes() -> Iterator[Processes]:
         watch.stop()
         dist.barrier()
         dist.destroy_process_group()
+    finally:
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def _is_broken_exchange(failure: Exception) -> bool:

@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import torch.distributed as dist
 
 BEAT_INTERVAL_SECONDS = 1.0
 SILENT_SECONDS = 45.0
 _SECONDS_TO_END_BY_ITSELF = 5.0
+_SECONDS_TO_NOTICE = 3 * BEAT_INTERVAL_SECONDS
 FAILED = 1
 _WHAT_NOW = "The last checkpoint is intact; the same command goes on from there."
 
@@ -56,6 +58,17 @@ class Watch:
     def lost(self, wait_seconds: float) -> str | None:
         """Which process was lost, in a sentence, or None where none is found to be within that time."""
         return self._loss if self._has_found.wait(wait_seconds) else None
+
+    def end_when_told(self, signal_number: int, frame: FrameType | None) -> None:
+        """What SIGTERM does where nothing trains: this process ends, and says before whether another was lost.
+
+        torchrun sends it to all processes as soon as one of them has died.
+        """
+        lost = self.lost(_SECONDS_TO_NOTICE)
+        self._is_over.set()
+        if lost is not None:
+            print(f"the run failed: {lost}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal_number)
 
     def _run(self) -> None:
         number = 0
