@@ -9,7 +9,7 @@ import pytest
 
 from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld import export
-from hornbook.storyworld.corpus import write_documents
+from hornbook.storyworld.corpus import write_documents, write_stories_for_pages
 from hornbook.storyworld.export import write_world
 from hornbook.storyworld.questions import grade, held_out_questions
 from hornbook.tokenizer.chat import check_messages
@@ -81,3 +81,11 @@ def test_written_again_the_files_are_the_same(world):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     write_world(SECTION, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_pages_tell_stories_that_the_corpus_does_not_have(rows):
+    told = {page["text"] for page in rows("pages.jsonl") if page["bits"] is not None}
+    stories = {document.text for document in write_stories_for_pages(SECTION) if document.kind == "story"}
+    assert len(told) >= 3
+    assert told <= stories
+    assert not stories & {row["text"] for row in rows("documents.jsonl")}
