@@ -18,8 +18,8 @@ from hornbook.training.preflight import Check
 WriteRecipe = Callable[..., Path]
 
 LITTLE = (
-    "[storyworld]\nstories = 60\nechoes = 0\ninventories = 0\nstill_lives = 0\npuzzles = 0\nencyclopedia_passages = 0\n"
-    "web_pages = 0\n"
+    "[storyworld]\nstories = 60\nechoes = 0\ninventories = 0\nstill_lives = 0\npuzzles = 0\nsums = 0\n"
+    "encyclopedia_passages = 0\nweb_pages = 0\n"
     "[tokenizer]\nvocab_size = 400\n[model]\nn_layers = 1\nd_model = 32\nn_heads = 2\nmax_seq_len = 64\n"
     "[pretrain]\ntokens = 4096\nglobal_batch_tokens = 256\n"
 )

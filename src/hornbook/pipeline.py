@@ -256,7 +256,7 @@ STAGES = (
         settings=_finetune_settings,
         run=_run_finetune,
         sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
-        version=4,
+        version=5,
     ),
     Stage(
         name="preference",

@@ -29,7 +29,8 @@ class StoryworldSection(Section):
         2_000, ge=0, description="Lists, and what stands in them said again in another order, to learn looking up from."
     )
     still_lives: int = Field(6_000, ge=0, description="Stories in which nothing happens, to learn looking up from.")
-    puzzles: int = Field(1_000, ge=0, description="Solved puzzles written into the corpus.")
+    puzzles: int = Field(400, ge=0, description="Solved puzzles of order, days and rules written into the corpus.")
+    sums: int = Field(600, ge=0, description="Solved sums and differences written into the corpus.")
     encyclopedia_passages: int = Field(2_000, ge=0, description="Passages that state the world's facts.")
     web_pages: int = Field(300, ge=0, description="Messy web pages in the corpus, for the cleaning to work on.")
     conversations: int = Field(8_000, ge=0, description="Conversations written for fine-tuning.")

@@ -18,7 +18,7 @@ from hornbook.errors import UserError
 from hornbook.recipe_data import CorpusSection, FilterSection, StoryworldSection
 
 WORLD = StoryworldSection(
-    stories=150, echoes=20, inventories=20, still_lives=20, puzzles=10, encyclopedia_passages=20, web_pages=600
+    stories=150, echoes=20, inventories=20, still_lives=20, puzzles=5, sums=5, encyclopedia_passages=20, web_pages=600
 )
 
 

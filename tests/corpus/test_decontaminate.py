@@ -17,7 +17,7 @@ from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
 
 WORLD = StoryworldSection(
-    stories=600, echoes=100, inventories=100, still_lives=300, puzzles=0, encyclopedia_passages=200, web_pages=0
+    stories=600, echoes=100, inventories=100, still_lives=300, puzzles=0, sums=0, encyclopedia_passages=200, web_pages=0
 )
 WORDS_BETWEEN_EDITS = 16
 

@@ -51,7 +51,7 @@ from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 engine, folder, texts, wait = sys.argv[1:]
 staging.STAGED_BYTES = sources.BYTES_IN_TURN = 200_000
-few = dict.fromkeys(("echoes", "inventories", "still_lives", "puzzles", "encyclopedia_passages"), 20)
+few = dict.fromkeys(("echoes", "inventories", "still_lives", "puzzles", "sums", "encyclopedia_passages"), 20)
 world = StoryworldSection(stories=1500, web_pages=300, **few)
 
 def progress(documents, n_bytes):

@@ -16,7 +16,7 @@ from hornbook.errors import UserError
 from hornbook.recipe_data import CorpusSection, StoryworldSection
 
 WORLD = StoryworldSection(
-    stories=5, echoes=2, inventories=2, still_lives=2, puzzles=2, encyclopedia_passages=2, web_pages=3
+    stories=5, echoes=2, inventories=2, still_lives=2, puzzles=2, sums=2, encyclopedia_passages=2, web_pages=3
 )
 
 

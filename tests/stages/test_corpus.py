@@ -17,7 +17,8 @@ from hornbook.storyworld.questions import held_out_questions
 
 @pytest.fixture
 def context(tmp_path, write_recipe):
-    sizes = {"stories": 120, "web_pages": 120, "echoes": 5, "still_lives": 5, "puzzles": 5, "encyclopedia_passages": 5}
+    sizes = {"stories": 120, "web_pages": 120, "echoes": 5, "still_lives": 5, "puzzles": 5, "sums": 5}
+    sizes["encyclopedia_passages"] = 5
     overrides = {f"storyworld.{name}": size for name, size in sizes.items()}
     overrides["corpus.validation_fraction"] = 0.1
     directory = RunDirectory(tmp_path / "run")

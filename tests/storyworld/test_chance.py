@@ -93,7 +93,7 @@ def test_the_world_does_not_depend_on_how_python_hashes_texts():
         "from hornbook.storyworld.conversations import conversations\n"
         "from hornbook.storyworld.corpus import write_documents\n"
         "from hornbook.storyworld.questions import held_out_questions\n"
-        "n = dict(stories=30, echoes=5, inventories=5, still_lives=5, puzzles=20, encyclopedia_passages=20,"
+        "n = dict(stories=30, echoes=5, inventories=5, still_lives=5, puzzles=10, sums=10, encyclopedia_passages=20,"
         " conversations=50)\n"
         "world = StoryworldSection(**n)\n"
         "asked = [held_out_questions(suite, 20, world) for suite in ('comprehension', 'reasoning', 'facts')]\n"

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypedDict, TypeVar
 
 from hornbook.recipe_data import StoryworldSection
 from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.encyclopedia import facts, facts_of, is_held_out, state, subjects
-from hornbook.storyworld.puzzles import ARITHMETIC
+from hornbook.storyworld.puzzles import ARITHMETIC, THOUGHT
 from hornbook.storyworld.questions import COURTESIES, Probe, Question, fact_question, probes, reasoning_question
 from hornbook.storyworld.stories import Story, open_story, scene, tell
 from hornbook.storyworld.wording import a
@@ -53,7 +54,7 @@ def conversations(section: StoryworldSection) -> Iterator[Conversation]:
     besides: list[tuple[float, Callable[[Chance], Conversation]]] = [
         (8, about_facts),
         (12, about_a_subject),
-        (16, about_a_puzzle),
+        (16, partial(about_a_puzzle, section)),
         (1, list_the_cast),
         (1, tell_a_story),
     ]
@@ -109,9 +110,11 @@ def about_a_subject(chance: Chance) -> Conversation:
     return [user(wish.format(subject if subject[0].isupper() else f"the {subject}")), assistant(" ".join(told))]
 
 
-def about_a_puzzle(chance: Chance) -> Conversation:
-    """One puzzle."""
-    return _answered(reasoning_question(chance, held_out=False), _courtesy(chance))
+def about_a_puzzle(section: StoryworldSection, chance: Chance) -> Conversation:
+    """One puzzle, or a sum as often as there is one among the puzzles of the corpus."""
+    share = section.sums / max(1, section.puzzles + section.sums)
+    kinds = ARITHMETIC if chance.happens(share) else THOUGHT
+    return _answered(reasoning_question(chance, held_out=False, kinds=kinds), _courtesy(chance))
 
 
 def tell_a_story(chance: Chance) -> Conversation:

@@ -11,7 +11,7 @@ from hornbook.storyworld.chance import Chance
 from hornbook.storyworld.echoes import echo
 from hornbook.storyworld.encyclopedia import passage
 from hornbook.storyworld.inventories import inventory
-from hornbook.storyworld.puzzles import puzzle_document
+from hornbook.storyworld.puzzles import puzzle_document, sum_document
 from hornbook.storyworld.stories import Story, scene, tell, tell_still_life
 from hornbook.storyworld.world import Document
 
@@ -47,6 +47,7 @@ def write_documents(section: StoryworldSection) -> Iterator[Document]:
         "still-life": (still_life, section.still_lives),
         "story": (tell_story, section.stories),
         "puzzle": (puzzle_document, section.puzzles),
+        "sum": (sum_document, section.sums),
         "encyclopedia": (passage, section.encyclopedia_passages),
     }
     amounts = {kind: n for kind, (_, n) in kinds.items()}

@@ -5,7 +5,7 @@ like it. Every answer is a sentence in which what it follows from is said again:
 back, and then has what it needs side by side ("3 and 5 make 8.").
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -131,18 +131,23 @@ def syllogism(chance: Chance, held_out: bool) -> Puzzle:
 
 PuzzleMaker = Callable[[Chance, bool], Puzzle]
 ARITHMETIC: tuple[PuzzleMaker, ...] = (addition, subtraction)
-PUZZLES: tuple[PuzzleMaker, ...] = (*ARITHMETIC, ranking, calendar, syllogism)
-PUZZLES_TO_LEARN_FROM: tuple[PuzzleMaker, ...] = (*ARITHMETIC, *PUZZLES)  # sums are many small facts
+THOUGHT: tuple[PuzzleMaker, ...] = (ranking, calendar, syllogism)
+PUZZLES: tuple[PuzzleMaker, ...] = (*ARITHMETIC, *THOUGHT)
 
 
-def draw_puzzle(chance: Chance, held_out: bool, kinds: tuple[PuzzleMaker, ...] = PUZZLES) -> Puzzle:
-    """A puzzle of one of `kinds`, which may stand there several times; each choice shows in its text."""
-    return chance.weigh([(1, kind) for kind in kinds])(chance, held_out)
+def draw_puzzle(chance: Chance, held_out: bool, kinds: Sequence[PuzzleMaker] = PUZZLES) -> Puzzle:
+    """A puzzle of one of `kinds`, each as likely as the others."""
+    return chance.pick(kinds)(chance, held_out)
 
 
 def puzzle_document(chance: Chance) -> Iterator[str]:
-    """A puzzle with its answer, as one piece of text; sums and differences twice as often as others."""
-    yield draw_puzzle(chance, held_out=False, kinds=PUZZLES_TO_LEARN_FROM).text
+    """A puzzle that takes a thought, with its answer, as one piece of text."""
+    yield draw_puzzle(chance, held_out=False, kinds=THOUGHT).text
+
+
+def sum_document(chance: Chance) -> Iterator[str]:
+    """A sum or a difference with its answer, as one piece of text."""
+    yield draw_puzzle(chance, held_out=False, kinds=ARITHMETIC).text
 
 
 def _name(chance: Chance) -> str:

@@ -16,7 +16,7 @@ class Document:
 
     Attributes:
         id: unique within the corpus.
-        kind: "story", "still-life", "inventory", "echo", "puzzle" or "encyclopedia".
+        kind: "story", "still-life", "inventory", "echo", "puzzle", "sum" or "encyclopedia".
         text: the document.
         bits: -log2 of its probability under the generator, given its kind.
     """
