@@ -10,7 +10,7 @@ import pytest
 
 from hornbook.cli import VERBS, main
 from hornbook.errors import RunFailed
-from hornbook.recipe import Recipe
+from hornbook.recipe import Recipe, load_recipe
 
 WriteRecipe = Callable[..., Path]
 
@@ -103,6 +103,18 @@ def test_flags_change_the_recipe_that_runs(
     assert (selection.only, selection.start, selection.until) == (None, None, "tokens")
 
 
+def test_a_flag_that_gives_what_the_recipe_has_holds_against_a_preset(
+    write_recipe: WriteRecipe, asked_to_run: list[tuple[Any, ...]]
+) -> None:
+    """Alone, the preset sets another number of words."""
+    recipe_path = write_recipe()
+    own = load_recipe(recipe_path).corpus.filters.min_words
+    preset = ["--corpus.filters.preset", "gopher"]
+    assert main(["run", str(recipe_path), *preset]) == 0
+    assert main(["run", str(recipe_path), *preset, "--corpus.filters.min_words", str(own)]) == 0
+    assert [recipe.corpus.filters.min_words for recipe, *_ in asked_to_run] == [50, own]
+
+
 def test_a_section_that_the_recipe_lacks_can_be_given_with_flags(
     write_recipe: WriteRecipe, asked_to_run: list[tuple[Any, ...]]
 ) -> None:
@@ -160,6 +172,15 @@ def test_a_mistyped_flag_is_answered_with_the_right_one(
         (["run", "recipe.yaml"], "recipe.yaml: is no recipe"),
         (["show", "nowhere"], "nowhere: holds no run"),
         (["show", "nowhere", "--tokens"], "nowhere: holds no run"),
+        (["predict", "runs/spam"], "predict: there is no text"),
+        (["eval", "runs/a", "--limit", "3"], "--limit: has no meaning for the run's own questions"),
+        (["eval", "runs/a", "--text", "a.txt", "--to", "a.json"], "--to: has no meaning for --text"),
+        (["eval", "runs/a", "--tasks", "core", "--shots", "2"], "--shots: has no meaning for --tasks core"),
+        (["eval", "runs/a", "--text", "a.txt", "--tasks", "piqa"], "--text and --tasks are asked for at once"),
+        (["eval", "runs/a", "--tasks", "piqa", "--limit", "0"], "--limit: must be 1 or more, but is 0"),
+        (["eval", "runs/a", "--tasks", "piqa", "--shots", "-1"], "--shots: must be 0 or more, but is -1"),
+        (["eval", "runs/a", "--tasks", "piqa", "--to", "/"], "--to /: is a folder. Name a file in it."),
+        (["book", "-o", "/"], "--output /: is a folder. Name a file in it."),
         (["run"], "RECIPE"),
         (["sample"], "RUN"),
     ],
@@ -210,3 +231,23 @@ def test_a_reader_that_stops_reading_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("usage: hornbook")
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(
+    write_recipe: WriteRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["world", str(write_recipe()), "--to", str(place)]) == 2
+        assert f"--to {place}: " in capsys.readouterr().err
+
+
+def test_a_file_that_vanishes_meanwhile_is_told_in_a_sentence(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "somewhere")
+
+    monkeypatch.setattr("hornbook.pipeline.run_pipeline", fail)
+    assert main(["run", str(write_recipe())]) == 2
+    assert "somewhere: No such file or directory" in capsys.readouterr().err

@@ -179,6 +179,20 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(tmp_path: Path, write_recipe
     assert train("live").stdout == ""
 
 
+def test_what_an_earlier_form_of_the_recipe_left_counts_for_nothing(workshop: Workshop) -> None:
+    workshop.run()
+    assert workshop.run({"finetune.lr": 0.5}, until="finetune") == ["finetune"]
+    assert list(workshop.run_directory.finished_stages()) == ["corpus", "finetune", "pretrain"]
+    assert list(workshop.run_directory.summary()["stages"]) == ["corpus", "pretrain", "finetune"]
+    assert (workshop.run_directory.path / "export" / "result.txt").is_file()
+
+    without_finetune = workshop.recipe_path.read_text().split("[finetune]")[0]
+    workshop.recipe_path.write_text(without_finetune)
+    assert workshop.run() == ["export"]
+    assert list(workshop.run_directory.finished_stages()) == ["corpus", "export", "pretrain"]
+    assert "finetune" not in workshop.run_directory.summary()["stages"]
+
+
 def test_one_stage_alone_and_stages_up_to_one_and_from_one(workshop: Workshop) -> None:
     assert workshop.run(until="pretrain") == ["corpus", "pretrain"]
     assert workshop.run(only="finetune") == ["finetune"]

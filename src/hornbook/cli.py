@@ -6,6 +6,7 @@ so that help comes at once.
 """
 
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from hornbook import __version__
 from hornbook.errors import FailedElsewhere, RunFailed, UserError
 
 if TYPE_CHECKING:
-    from hornbook.options import CheckOptions, PlanOptions, ReferenceOptions, RunOptions, ScaleOptions
+    from hornbook.options import CheckOptions, EvalOptions, PlanOptions, ReferenceOptions, RunOptions, ScaleOptions
     from hornbook.recipe import Recipe
 
 Options = TypeVar("Options")
@@ -37,6 +38,9 @@ class Verb:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks should not end a conversation
     try:
         _dispatch(arguments)
         sys.stdout.flush()
@@ -56,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`hornbook show RUN | head`). Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as problem:
+        # A place that turned out not to be readable or writable; what has no name is a bug, and keeps its traceback.
+        if problem.filename is None:
+            raise
+        _complain("error: ", UserError(f"{problem.filename}: {problem.strerror}. Free this place, or name another."))
+        return 2
     except SystemExit as end:  # tyro ends so, after help with 0 and after an error in the flags with 2
         return end.code if isinstance(end.code, int) else 2
     return 0
@@ -222,6 +232,7 @@ def _eval(arguments: Sequence[str]) -> None:
     from hornbook.options import EvalOptions
 
     options = _parse(EvalOptions, "eval", arguments)
+    _check_what_is_asked(options)
     if options.text is not None:
         from hornbook.evaluation.text_file import measure_text
 
@@ -241,7 +252,33 @@ def _eval(arguments: Sequence[str]) -> None:
         return
     from hornbook.stages.evaluate import evaluate_run
 
-    evaluate_run(options.run, options.json)
+    evaluate_run(options.run, options.int8, options.json)
+
+
+def _check_what_is_asked(options: "EvalOptions") -> None:
+    """Raise UserError where two things are asked for at once, or an option that what is asked for has no use for."""
+    from hornbook.run_directory import check_writable
+
+    asked = [name for name in ("text", "harness", "tasks") if getattr(options, name) is not None]
+    if len(asked) > 1:
+        raise UserError(f"eval: --{' and --'.join(asked)} are asked for at once. Ask for one at a time.")
+    what = "core" if options.tasks == "core" else asked[0] if asked else "the run's own questions"
+    useful = {
+        "text": (),
+        "harness": ("limit", "shots", "to"),
+        "tasks": ("limit", "shots", "to", "against", "picture"),
+        "core": ("limit", "to", "against"),
+    }.get(what, ())
+    for name in ("limit", "shots", "to", "against", "picture"):
+        if getattr(options, name) is not None and name not in useful:
+            asked_for = {"core": "--tasks core"}.get(what, f"--{what}" if asked else what)
+            raise UserError(f"--{name}: has no meaning for {asked_for}. Leave it out, or name --tasks.")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit: must be 1 or more, but is {options.limit}")
+    if options.shots is not None and options.shots < 0:
+        raise UserError(f"--shots: must be 0 or more, but is {options.shots}")
+    check_writable("--to", options.to)
+    check_writable("--picture", options.picture)
 
 
 def _predict(arguments: Sequence[str]) -> None:
@@ -252,6 +289,8 @@ def _predict(arguments: Sequence[str]) -> None:
 
     from hornbook.stages.classify import predict
 
+    if not options.texts:
+        raise UserError("predict: there is no text to tell the class of. Give one or more, in quotes.")
     predicted = predict(options.run, options.texts)
     if options.json:
         print(json.dumps(predicted, indent=2))
@@ -275,8 +314,10 @@ def _world(arguments: Sequence[str]) -> None:
 
     options = _parse(WorldOptions, "world", arguments)
     from hornbook.recipe import load_recipe
+    from hornbook.run_directory import check_writable
     from hornbook.storyworld.export import write_world
 
+    check_writable("--to", options.to, as_folder=True)
     written = write_world(load_recipe(options.recipe).storyworld, options.to)
     for name, count in written.items():
         print(f"{options.to / name}: {count:,}")
@@ -287,8 +328,10 @@ def _book(arguments: Sequence[str]) -> None:
 
     options = _parse(BookOptions, "book", arguments)
     from hornbook.book.build import build_book
+    from hornbook.run_directory import check_writable
 
     output = options.output or Path(f"book.{options.format}")
+    check_writable("--output", output)
     build_book(
         options.run,
         output,
@@ -351,5 +394,5 @@ def _parse_with_recipe(
 
     recipe = load_recipe(path)
     parsed = _parse(with_recipe_flags(options, recipe), verb, arguments, path)
-    flags = given_flags(parsed, recipe)
+    flags = given_flags(parsed)
     return parsed, load_recipe(path, flags) if flags else recipe

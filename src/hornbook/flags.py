@@ -28,9 +28,19 @@ def with_recipe_flags(options: type[Options], recipe: Recipe) -> type[Options]:
     return dataclasses.make_dataclass(options.__name__, _fields(Recipe, recipe), bases=(options,))
 
 
-def given_flags(parsed: object, recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields that the command line changed: {"pretrain.lr": 0.003}."""
-    return _changes(parsed, Recipe, recipe, "")
+def given_flags(parsed: object) -> dict[str, Any]:
+    """The recipe's fields that stand on the command line: {"pretrain.lr": 0.003}."""
+    return _given(parsed, Recipe, "")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _AsInRecipe:
+    """Stands for a field that the command line does not name. A name that gives the recipe's own value is not that:
+
+    it holds against what else would change the field, such as a depth.
+    """
+
+    value: Any
 
 
 def _fields(model: type[BaseModel], values: BaseModel | None) -> list[tuple[str, Any, Any]]:
@@ -40,7 +50,7 @@ def _fields(model: type[BaseModel], values: BaseModel | None) -> list[tuple[str,
         section = section_of(field.annotation)
         default = _default(name, field, values)
         if section is None:
-            fields.append((name, _flag_type(field), dataclasses.field(default=default)))
+            fields.append((name, _flag_type(field), dataclasses.field(default=_AsInRecipe(default))))
         else:
             inner = dataclasses.make_dataclass(section.__name__, _fields(section, default))
             inner.__doc__ = section.__doc__
@@ -55,16 +65,15 @@ def _default(name: str, field: FieldInfo, values: BaseModel | None) -> Any:
     return None if field.is_required() else field.default
 
 
-def _changes(parsed: object, model: type[BaseModel], values: BaseModel | None, prefix: str) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
+def _given(parsed: object, model: type[BaseModel], prefix: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        section = section_of(field.annotation)
-        given, default = getattr(parsed, name), _default(name, field, values)
+        value, section = getattr(parsed, name), section_of(field.annotation)
         if section is not None:
-            changes |= _changes(given, section, default, f"{prefix}{name}.")
-        elif given != default:
-            changes[prefix + name] = given
-    return changes
+            given |= _given(value, section, f"{prefix}{name}.")
+        elif not isinstance(value, _AsInRecipe):
+            given[prefix + name] = value
+    return given
 
 
 def _flag_type(field: FieldInfo) -> Any:
@@ -80,7 +89,7 @@ def _flag_type(field: FieldInfo) -> Any:
             else _value(words[0], annotation)
         ),
         is_instance=lambda _: True,
-        str_from_instance=lambda value: list(map(str, value)) if takes_many else [_word(value, field)],
+        str_from_instance=lambda shown: list(map(str, shown.value)) if takes_many else [_word(shown.value, field)],
     )
     return Annotated[Any, spec, tyro.conf.arg(help=field.description)]
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from hornbook.errors import UserError
 from hornbook.parallel.processes import Processes
+from hornbook.problems import nearest
 from hornbook.recipe import Recipe
 from hornbook.recipe_parallel import SPREAD_STAGES
 from hornbook.recipe_training import TrainingSection
@@ -334,6 +335,7 @@ def _begin(
     fingerprints = _fingerprints(recipe, stages)
     done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
     _check_needs(stages, selected, done)
+    run.keep_finished(fingerprints)
     run.write_recipe(recipe)
     _announce(run, stages, selected, done, console)
     return {stage.name: fingerprints[stage.name] for stage in selected if stage.name not in done}
@@ -360,7 +362,9 @@ def _select(stages: Sequence[Stage], selection: Selection) -> list[Stage]:
     flags = {"--only": selection.only, "--from": selection.start, "--until": selection.until}
     for flag, name in flags.items():
         if name is not None and name not in names:
-            raise UserError(f"{flag} {name}: is no stage of this recipe. Its stages are: {', '.join(names)}.")
+            guess = nearest(name, names)
+            meant = f"Did you mean {guess}? " if guess else ""
+            raise UserError(f"{flag} {name}: is no stage of this recipe. {meant}Its stages are: {', '.join(names)}.")
     if selection.only is not None:
         if selection.start or selection.until:
             raise UserError("--only: names one stage; leave out --from and --until, or leave out --only.")

@@ -115,7 +115,8 @@ def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         _set(table, name, value)
     recipe, problems = _validate(table)
     if problems:
-        lines = [f"{f'--{name}' if name in overrides else f'{path}: {name}'}: {what}" for name, what in problems]
+        flags = {name for name, _ in problems if any(f"{name}.".startswith(f"{flag}.") for flag in overrides)}
+        lines = [f"{f'--{name}' if name in flags else f'{path}: {name}'}: {what}" for name, what in problems]
         raise UserError("\n".join(lines))
     return recipe
 

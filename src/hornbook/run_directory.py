@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -43,6 +43,21 @@ def atomic_writer(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def check_writable(option: str, path: Path | None, *, as_folder: bool = False) -> None:
+    """Raise UserError where nothing could be written to a path that a person gave, before anything is computed."""
+    if path is None:
+        return
+    if as_folder and path.exists() and not path.is_dir():
+        raise UserError(f"{option} {path}: is a file. Name a folder.")
+    if not as_folder and path.is_dir():
+        raise UserError(f"{option} {path}: is a folder. Name a file in it.")
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not place.is_dir() and place != path:
+        raise UserError(f"{option} {path}: {place} is a file, so there can be nothing in it. Name another place.")
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{option} {path}: cannot be written. Name another place.")
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
@@ -184,6 +199,23 @@ class RunDirectory:
         summary = self.summary()
         summary["stages"][stage] = facts
         write_json(self.path / "summary.json", summary)
+
+    def finished_stages(self) -> dict[str, dict[str, Any]]:
+        """What `finish` wrote of every finished stage, by name."""
+        folders = sorted(path for path in self.path.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return {path.name: record for path in folders if (record := self.stage(path.name).record()) is not None}
+
+    def keep_finished(self, fingerprints: Mapping[str, str]) -> None:
+        """Let only stages with these fingerprints count as finished; of others the files stay, and nothing uses them.
+
+        So no model, score or export of an earlier form of the recipe is taken for one of this form.
+        """
+        summary = self.summary()
+        for name, record in self.finished_stages().items():
+            if record["fingerprint"] != fingerprints.get(name):
+                (self.path / name / _FINISHED).unlink()
+                summary["stages"].pop(name, None)
+                write_json(self.path / "summary.json", summary)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

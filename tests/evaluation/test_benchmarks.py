@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hornbook.errors import UserError
-from hornbook.evaluation.benchmarks import BENCHMARKS, read_benchmark
+from hornbook.evaluation.benchmarks import BENCHMARKS, Item, read_benchmark
 
 ROWS: dict[str, list[tuple[dict[str, Any], list[str], int]]] = {
     "lambada_openai": [
@@ -147,3 +147,14 @@ def test_mmlus_examples_come_from_the_hubs_folder_too(tmp_path: Path):
     items = read_benchmark("mmlu", tmp_path)
     assert len(items) == 2
     assert items[0].contexts[0].count("Answer: B") == 5
+
+
+def test_a_file_that_breaks_off_and_an_impossible_row_are_the_users_mistake(tmp_path: Path):
+    whole = gzip.compress(b'{"query": "a", "choices": ["b", "c"], "gold": 0}\n' * 500)
+    (tmp_path / "hellaswag.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read to its end"):
+        read_benchmark("hellaswag", tmp_path)
+    with pytest.raises(ValueError, match="choice 7 is right, but there are 2"):
+        Item(("a", "a"), ("b", "c"), 7)
+    with pytest.raises(ValueError, match="a choice is empty"):
+        Item(("a", "a"), ("b", ""), 0)

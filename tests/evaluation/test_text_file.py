@@ -1,13 +1,16 @@
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from hornbook.errors import UserError
 from hornbook.evaluation.harness import rolling_nats
-from hornbook.evaluation.text_file import text_bits_per_byte
+from hornbook.evaluation.text_file import measure_text, text_bits_per_byte
 from hornbook.inference.engine import Engine
+from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -43,3 +46,14 @@ def test_every_token_of_a_long_text_counts_once(make_model: Callable[..., Transf
 def test_an_empty_text_is_refused(make_model: Callable[..., Transformer], tokenizer: Tokenizer):
     with pytest.raises(UserError, match="empty"):
         text_bits_per_byte(Engine(make_model(), tokenizer), "")
+
+
+def test_a_file_is_measured_byte_by_byte_with_its_own_line_ends(
+    make_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    save_pretrained(make_model(), tmp_path / "model", tokenizer.end_of_text_id, tokenizer.pad_id)
+    tokenizer.save(tmp_path / "model")
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"The lamp.\r\nThe cat.\r\n")
+    measure_text(tmp_path / "model", path, int8=False, as_json=True)
+    assert json.loads(capsys.readouterr().out)["bytes"] == path.stat().st_size

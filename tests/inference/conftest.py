@@ -13,6 +13,7 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
 from hornbook.recipe_data import ModelSection
+from hornbook.run_directory import RunDirectory
 from hornbook.runtime import torch_generator
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -68,4 +69,5 @@ def run(tmp_path: Path, tokenizer: Tokenizer, make_model: Callable[..., Transfor
         model = make_model(vocab_size=tokenizer.vocab_size, n_layers=n_layers, max_seq_len=96)
         save_pretrained(model, folder, tokenizer.end_of_text_id, tokenizer.pad_id)
         tokenizer.save(folder)
+        RunDirectory(tmp_path / "run").stage(stage).finish("fingerprint", seconds=1.0, facts={})
     return tmp_path / "run"

@@ -115,6 +115,22 @@ def test_chat_asks_an_example_as_the_beginning_of_a_new_conversation(
     assert scripted.asked == expected
 
 
+def test_chat_takes_no_command_for_a_question(
+    run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    lines = iter(["/help", "/exit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    chat(run, Writing(tokens=8))
+    assert not scripted.asked
+    assert "/help is no command here." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"])
+def test_a_wrong_way_of_writing_is_refused_before_anything_is_printed(option: str):
+    with pytest.raises(UserError, match=f"^--{option}: must be"):
+        Writing(tokens=8, **{option: -1})
+
+
 def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
     chat(run, Writing(40))

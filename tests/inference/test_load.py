@@ -30,6 +30,18 @@ def test_a_run_without_the_stage_is_refused_with_advice(run: Path):
         find_model(run, ("finetune",))
 
 
+def test_a_model_of_an_earlier_form_of_the_recipe_is_passed_over_and_refused_with_advice(run: Path):
+    (run / "finetune" / "stage.json").unlink()
+    assert find_model(run, ("finetune", "pretrain")) == run / "pretrain" / "final"
+    with pytest.raises(UserError, match=r"finetune.final is of an earlier form of the recipe, or not done: `hornbook"):
+        find_model(run, ("finetune",))
+
+
+def test_a_misspelled_stage_is_answered_with_the_one_that_was_meant(run: Path):
+    with pytest.raises(UserError, match=r"stage fintune here. Did you mean finetune\?"):
+        find_model(run, ("fintune",))
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
         find_model(tmp_path / "nowhere", ("pretrain",))

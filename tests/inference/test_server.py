@@ -1,6 +1,7 @@
 """The server over real connections: OpenAI's interface, its limits, and clients that leave or send rubbish."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
 from hornbook.inference.load import EngineOptions, load_engine
 from hornbook.tokenizer.chat import render
 
 httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
+serve_module = pytest.importorskip("hornbook.inference.serve")
 server_module = pytest.importorskip("hornbook.inference.server")
 
 Limits = pytest.importorskip("hornbook.inference.serving").Limits
@@ -164,10 +167,54 @@ def test_each_limit_has_its_status(serve: Serve):
         chunks = (b"x" * 100 for _ in range(9))
         assert client.post("/v1/completions", content=chunks).status_code == 413
         assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 21}).status_code == 400
-        full = client.post("/v1/completions", json={"prompt": "x", "n": 2, "max_tokens": 2})
-        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        never = client.post("/v1/completions", json={"prompt": "x", "n": 2, "max_tokens": 2})
+        assert (never.status_code, "at most 1" in never.text) == (400, True)
     with serve(limits=Limits(seconds=0.001)) as client:
         assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 60}).status_code == 504
+
+
+def test_who_finds_the_queue_full_is_told_to_come_again(serve: Serve, slow_steps: None):
+    body = {"prompt": "Once upon", "max_tokens": 60}
+    with (
+        serve(limits=Limits(rows=1, waiting=0)) as client,
+        client.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer,
+    ):
+        next(answer.iter_lines())
+        full = client.post("/v1/completions", json=body)
+        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+
+
+def test_only_tokens_up_to_the_stop_string_are_counted(serve: Serve):
+    body = {"prompt": "Once upon", "max_tokens": 40, "temperature": 1, "seed": 7, "logprobs": 1}
+    with serve() as client:
+        whole = client.post("/v1/completions", json=body).json()["choices"][0]
+        cut = client.post("/v1/completions", json=body | {"stop": whole["text"][3:6]}).json()
+        assert cut["usage"]["completion_tokens"] == len(cut["choices"][0]["logprobs"]["tokens"]) < 40
+        assert gauge(client, "new_tokens_total") == 40 + cut["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("rows", 0), ("new_tokens", 0), ("body_bytes", 0), ("waiting", -1), ("seconds", 0.0), ("seconds", float("inf"))],
+)
+def test_limits_that_nothing_could_be_served_with_are_refused(option: str, value: float):
+    with pytest.raises(UserError, match=r"^--\w+: must be"):
+        Limits(**{option: value})
+
+
+@pytest.mark.parametrize("port", [0, 99999])
+def test_a_port_that_is_none_is_refused(port: int, run: Path):
+    with pytest.raises(UserError, match="--port: must be between 1 and 65535"):
+        serve_module.serve(run, "127.0.0.1", port, Limits())
+
+
+def test_an_address_that_is_in_use_is_refused(run: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: cannot be listened on .*in use"):
+            serve_module.serve(run, "127.0.0.1", port, Limits())
 
 
 def test_nothing_is_computed_any_more_for_a_client_that_has_left(serve: Serve, engine: Engine, slow_steps: None):

@@ -1,8 +1,10 @@
 """What a plan advises for one device and for many, what it costs, and that it can be written into the recipe."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hornbook.errors import UserError
 from hornbook.planning.advice import advise
@@ -13,7 +15,7 @@ from hornbook.planning.layout import Layout, layout_of
 from hornbook.planning.machine import Machine
 from hornbook.planning.memory import training_memory
 from hornbook.planning.picture import draw_memory
-from hornbook.planning.plan import plan_recipe, planned_config
+from hornbook.planning.plan import advised_fields, plan_recipe, planned_config
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe, load_recipe
 
@@ -171,3 +173,12 @@ def test_the_picture_says_what_it_shows(gpt2: Recipe, tmp_path: Path) -> None:
     drawn = (tmp_path / "memory.svg").read_text()
     assert "pretrain has its peak at" in drawn
     assert "A100 has 80 GB" in drawn
+
+
+def test_without_the_devices_memory_nothing_is_advised(gpt2: Recipe) -> None:
+    made = plan_recipe(gpt2, machine=Machine(flops_per_second=4e14))
+    assert set(made.advice.values()) == {None}
+    assert advised_fields(made) == {}
+    printed = io.StringIO()
+    made.render(Console(file=printed, width=120))
+    assert "name it with --gpu" in printed.getvalue()

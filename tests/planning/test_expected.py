@@ -242,3 +242,11 @@ def test_a_classifier_may_become_as_sure_as_it_likes_but_should_not_do_worse_tha
 
     assert sure.is_within
     assert not no_better.is_within
+
+
+def test_the_smallest_models_are_expected_to_learn_too() -> None:
+    beginning = replace(_beginning(), n_parameters=100_000, total_tokens=1_000_000)
+    expected = expectation(beginning, None, None)
+    assert expected.first == pytest.approx(math.log(beginning.vocab_size))
+    assert expected.curve.mean[-1] < 0.6 * expected.first
+    assert expected.is_rough

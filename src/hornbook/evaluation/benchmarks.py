@@ -25,6 +25,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,12 @@ class Item:
     choices: tuple[str, ...]
     gold: int
     group: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gold < len(self.choices):
+            raise ValueError(f"choice {self.gold} is right, but there are {len(self.choices)}")
+        if not all(self.choices):
+            raise ValueError("a choice is empty")
 
     def with_shots(self, shots: str) -> "Item":
         """The same after some examples."""
@@ -205,8 +212,10 @@ def read_rows(paths: list[Path], read: Callable[[Row], T]) -> list[T]:
     for path in paths:
         try:
             made += [read(row) for row in _rows(path)]
-        except (KeyError, ValueError, TypeError, OSError) as problem:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as problem:
             raise UserError(f"{path}: a row is not as its benchmark's rows are ({problem!r}).") from problem
+        except (OSError, EOFError, zlib.error) as problem:
+            raise UserError(f"{path}: cannot be read to its end ({problem}). Fetch it anew.") from problem
     if not made:
         raise UserError(f"{paths[0]}: is empty.")
     return made

@@ -17,7 +17,7 @@ from typing import Any
 
 from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import Row, find_files, read_rows
-from hornbook.evaluation.likelihood import encode_pair
+from hornbook.evaluation.likelihood import encode_pair, ends_of_contexts
 from hornbook.evaluation.scores import share, standard_error
 from hornbook.inference.engine import Engine
 from hornbook.runtime import numpy_generator
@@ -71,6 +71,10 @@ class _Item:
     choices: tuple[str, ...]
     gold: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.gold < len(self.choices) or not all(self.choices):
+            raise ValueError(f"choice {self.gold} of {len(self.choices)} is right, or a choice is empty")
+
     def text(self, joint: str) -> str:
         return f"{self.contexts[self.gold].rstrip()}{joint} {self.choices[self.gold]}"
 
@@ -121,13 +125,12 @@ def core_scores(engine: Engine, folder: Path, limit: int | None = None) -> dict[
 
 
 def _score(engine: Engine, guessing: float | None, items: Sequence[_Item]) -> dict[str, float]:
-    room = engine.model.config.max_seq_len + 1
     pairs = [
         encode_pair(context, f" {choice}", engine.tokenizer)
         for item in items
         for context, choice in zip(item.contexts, item.choices, strict=True)
     ]
-    shown = [context[max(0, len(context) + len(choice) - room) :] for context, choice in pairs]
+    shown = ends_of_contexts(pairs, engine)
     scored = iter(zip(engine.score_greedy(shown, [choice for _, choice in pairs]), pairs, strict=True))
     right = []
     for item in items:

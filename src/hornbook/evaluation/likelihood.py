@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hornbook.errors import UserError
 from hornbook.evaluation.benchmarks import Item
 from hornbook.evaluation.scores import share, standard_error
 from hornbook.inference.engine import Engine
@@ -46,9 +47,7 @@ def judge(engine: Engine, items: Sequence[Item]) -> list[Judged]:
         for item in items
         for context, choice in zip(item.contexts, item.choices, strict=True)
     ]
-    # The last token is only predicted, so one more than the context can be scored.
-    room = engine.model.config.max_seq_len + 1
-    shown = [context[max(0, len(context) + len(choice) - room) :] for context, choice in pairs]
+    shown = ends_of_contexts(pairs, engine)
     scored = iter(engine.score_greedy(shown, [choice for _, choice in pairs]))
     cuts = iter(len(kept) < len(context) for kept, (context, _) in zip(shown, pairs, strict=True))
     judged = []
@@ -56,6 +55,19 @@ def judge(engine: Engine, items: Sequence[Item]) -> list[Judged]:
         nats, greedy = zip(*(next(scored) for _ in item.choices), strict=True)
         judged.append(Judged(item, nats, greedy, sum(next(cuts) for _ in item.choices) > 0))
     return judged
+
+
+def ends_of_contexts(pairs: Sequence[tuple[list[int], list[int]]], engine: Engine) -> list[list[int]]:
+    """Of each context as much of its end as fits before its choice. Raises UserError where nothing of it would."""
+    # The last token is only predicted, so one more than the context can be scored.
+    room = engine.model.config.max_seq_len + 1
+    for _, choice in pairs:
+        if len(choice) >= room:
+            raise UserError(
+                f"A choice has {len(choice)} tokens, but the model's context holds {room - 1}: leave this benchmark "
+                "out, or train with a larger model.max_seq_len."
+            )
+    return [context[max(0, len(context) + len(choice) - room) :] for context, choice in pairs]
 
 
 def encode_pair(context: str, choice: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, loa
 def measure_text(model: Path, text_file: Path, int8: bool, as_json: bool) -> None:
     """Print the bits per byte of a UTF-8 file as one document. Raises UserError where it is none."""
     try:
-        text = text_file.read_text(encoding="utf-8")
+        text = text_file.read_bytes().decode("utf-8")  # as it stands: read as text, line ends would change
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"--text {text_file}: is no text in UTF-8 ({problem}). Give a text file.") from problem
     engine = load_engine(find_model(model, ("pretrain", *TUNED_STAGES)), EngineOptions("float32", int8))

@@ -33,6 +33,8 @@ class Choice:
     index: int
     request: Request
     stream: TextStream
+    n_tokens: int = 0
+    """New tokens up to its end; behind a stop string the model may have gone on a little."""
     _held: list[Produced] = field(default_factory=list)
 
     def absorb(self, produced: Produced) -> Delta:
@@ -40,6 +42,7 @@ class Choice:
         text = ""
         if produced.token is not None:
             self._held.append(produced)
+            self.n_tokens += 1
             text = self.stream.add(produced.token)
         finish: str | None = produced.finish
         if finish is not None:
@@ -89,7 +92,7 @@ async def deltas(worker: Worker, choices: list[Choice], seconds: float) -> Async
 def usage(choices: list[Choice]) -> dict[str, int]:
     """How many tokens went in and came out; a prompt with several choices counts once."""
     prompts = {id(choice.request.prompt): len(choice.request.prompt) for choice in choices}
-    n_prompt, n_new = sum(prompts.values()), sum(len(choice.request.tokens) for choice in choices)
+    n_prompt, n_new = sum(prompts.values()), sum(choice.n_tokens for choice in choices)
     return {"prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new}
 
 

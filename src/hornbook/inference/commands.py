@@ -9,10 +9,13 @@ from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
 from hornbook.inference.examples import example_questions
 from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, load_engine
+from hornbook.inference.sampling import Sampling
 from hornbook.inference.text import TextStream
 from hornbook.runtime import derive_seed
 from hornbook.tokenizer.chat import Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
+
+_LEAVES = ("/quit", "/exit")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Writing:
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise UserError(f"--tokens: must be 1 or more, but is {self.tokens}")
+        try:
+            Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+        except UserError as problem:
+            raise UserError(f"--{problem}") from None
 
     def load(self, directory: Path) -> Engine:
         """The engine that writes so."""
@@ -92,11 +99,15 @@ def chat(run: Path, writing: Writing, stage: str | None = None) -> None:
     examples = example_questions(run)
     next_examples = cycle(examples)
     about_examples = " /example asks something it never saw." if examples else ""
-    print(f"Write to the model and press Enter.{about_examples} /quit leaves.")
-    while (text := _ask()) != "/quit":
+    commands = f"Write to the model and press Enter.{about_examples} /quit leaves."
+    print(commands)
+    while (text := _ask()) not in _LEAVES:
         if text == "/example" and examples:
             text, messages = next(next_examples), []
             print(f"{text}\n")
+        elif text.startswith("/"):
+            print(f"{text} is no command here. {commands}")
+            continue
         if not text:
             continue
         messages = without_oldest([*messages, {"role": "user", "content": text}], tokenizer, room_tokens)

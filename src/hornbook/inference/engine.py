@@ -111,7 +111,8 @@ class Engine:
         longest = self.model.config.max_seq_len
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             if not 0 < len(prompt) < len(row):
-                raise UserError(f"text {number} to score: its prompt or its continuation is empty")
+                what = "continuation" if prompt else "prompt"
+                raise UserError(f"text {number} to score: its {what} is empty")
             if len(row) > longest + 1:
                 raise UserError(
                     f"text {number} to score has {len(row)} tokens, but the model's context holds {longest}: "

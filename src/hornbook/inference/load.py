@@ -8,6 +8,8 @@ from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
 from hornbook.inference.fast_linear import FastTransformer
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
+from hornbook.problems import nearest
+from hornbook.run_directory import RunDirectory
 from hornbook.runtime import Precision, pick_device, pick_dtype
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -19,15 +21,23 @@ def find_model(path: Path, stages: tuple[str, ...]) -> Path:
     """
     if (path / CONFIG_FILE).is_file():
         return path
-    for stage in stages:
-        if (path / stage / "final" / CONFIG_FILE).is_file():
-            return path / stage / "final"
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; give a run (runs/NAME) or the folder of a model")
-    raise UserError(
-        f"{path}: there is no finished model of the stage {' or '.join(stages)} here. "
-        "`hornbook run` with the run's recipe makes those that the recipe has"
-    )
+    models = {folder.name: folder / "final" for folder in path.iterdir() if (folder / "final" / CONFIG_FILE).is_file()}
+    finished = [stage for stage in models if RunDirectory(path).stage(stage).record() is not None]
+    for stage in stages:
+        if stage in finished:
+            return models[stage]
+    problem = f"{path}: there is no finished model of the stage {' or '.join(stages)} here."
+    unfinished = [stage for stage in stages if stage in models]
+    if unfinished:
+        raise UserError(
+            f"{problem} {models[unfinished[0]]} is of an earlier form of the recipe, or not done: `hornbook run` with "
+            "the run's recipe makes it anew; give that folder to use it all the same."
+        )
+    guess = nearest(stages[0], finished) if len(stages) == 1 else None
+    there = f" Did you mean {guess}?" if guess else f" There are: {', '.join(sorted(finished))}." if finished else ""
+    raise UserError(f"{problem}{there} `hornbook run` with the run's recipe makes those that the recipe has.")
 
 
 TUNED_STAGES = ("reinforce", "preference", "finetune")

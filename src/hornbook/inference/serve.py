@@ -1,5 +1,6 @@
 """`hornbook serve`: a model behind an address, until it is told to stop."""
 
+import socket
 from pathlib import Path
 
 import uvicorn
@@ -30,8 +31,26 @@ def serve(
             f"--host {host}: others could reach the server there, so it needs a key. Set the environment variable "
             "HORNBOOK_API_KEY, or leave --host out to serve this machine alone."
         )
+    if not 0 < port < 2**16:
+        raise UserError(f"--port: must be between 1 and {2**16 - 1}, but is {port}")
+    listening = _listen(host, port)
     engine = load_engine(find_model(run, (stage,) if stage else (*TUNED_STAGES, "pretrain")), options)
     name = run.resolve().name
     app = make_app(engine, name, limits, api_key, example_questions(run))
     print(f"Serving {name} on http://{host}:{port}/ (chat page) and http://{host}:{port}/v1 (OpenAI's interface).")
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket of the address. Raises `UserError` where it is not to be had, before a model is loaded for it."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise UserError(f"--host {host} --port {port}: cannot be listened on ({reason}). Name another.") from None
+    return listening

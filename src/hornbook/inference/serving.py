@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,17 @@ class Limits:
     rows: int = 16
     waiting: int = 64
     seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what cannot be served with; the names are those of `hornbook serve`."""
+        least = {"max_body_bytes": self.body_bytes, "max_tokens": self.new_tokens, "rows": self.rows}
+        for name, value in least.items():
+            if value < 1:
+                raise UserError(f"--{name}: must be 1 or more, but is {value}")
+        if self.waiting < 0:
+            raise UserError(f"--queue: must be 0 or more, but is {self.waiting}")
+        if not 0 < self.seconds < math.inf:
+            raise UserError(f"--seconds: must be above 0, and a number, but is {self.seconds}")
 
 
 class Refused(Exception):
@@ -123,6 +135,9 @@ class Serving:
             if len(prompt) >= self._context_tokens:
                 message = f"The prompt has {len(prompt)} tokens, but the context holds {self._context_tokens} in all."
                 raise Refused(400, message, "context_length_exceeded")
+        if len(prompts) * body.n > self._limits.rows + self._limits.waiting:
+            most = self._limits.rows + self._limits.waiting
+            raise Refused(400, f"{len(prompts) * body.n} texts were asked for at once, but at most {most} can be here.")
         n_new = max_tokens or min(self._limits.default_tokens, self._limits.new_tokens)
         seed = secrets.randbits(62) if body.seed is None else body.seed
         stops = {self._tokenizer.end_of_text_id, *stop_ids}

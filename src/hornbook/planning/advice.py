@@ -58,10 +58,12 @@ def advise(
     utilisation: float,
     only: Layout | None = None,
 ) -> Advice | None:
-    """The best way to run a training section, or None where none fits.
+    """The best way to run a training section; None where none fits, and where the device's memory is not known.
 
     only: the layout that the recipe asks for. It is left aside where it takes another number of devices.
     """
+    if device.memory_bytes is None:
+        return None
     aside = only if only is not None and only.n_devices != n_devices else None
     if aside is not None:
         only = None
@@ -118,13 +120,14 @@ def _ways(
     utilisation: float,
     only: Layout | None,
 ) -> Iterator[_Way]:
-    """Every way that fits. Memory that is not known is taken to be enough."""
+    """Every way that fits."""
+    assert device.memory_bytes is not None
     steps = section.tokens // section.global_batch_tokens
     rows_of_step = section.global_batch_tokens // (section.row_tokens or config.max_seq_len)
     for layout in [only] if only is not None else _layouts(config, n_devices, rows_of_step):
         for recompute in _FROM_LEAST:
             tried = section.model_copy(update={"recompute": recompute, "micro_batch_size": None})
-            rows = rows_that_fit(config, tried, device.memory_bytes or 2**62, device.kind, layout)
+            rows = rows_that_fit(config, tried, device.memory_bytes, device.kind, layout)
             if rows:
                 seconds = steps * step_seconds(config, tried, device, utilisation, layout, rows)
                 yield _Way(layout, rows, recompute, seconds)
@@ -155,7 +158,8 @@ def _reasons(
 ) -> Iterator[str]:
     tried = section.model_copy(update={"recompute": best.recompute})
     needed = size(training_memory(config, tried, best.rows, device.kind, best.layout).total)
-    there = "" if device.memory_bytes is None else f" of {size(device.memory_bytes)}"
+    assert device.memory_bytes is not None
+    there = f" of {size(device.memory_bytes)}"
     rows_of_device = section.global_batch_tokens // (section.row_tokens or config.max_seq_len) // best.layout.data
     if best.rows >= rows_of_device:
         yield f"micro_batch_size {best.rows}: all rows that a device has in a step fit at once ({needed}{there})."

@@ -13,6 +13,7 @@ from hornbook.planning.plan import advised_fields, plan_recipe
 from hornbook.planning.published import render_published
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe
+from hornbook.run_directory import check_writable
 
 
 class Options(Protocol):
@@ -33,6 +34,7 @@ class Options(Protocol):
 
 def plan(options: Options, recipe: Recipe, console: Console) -> None:
     """Print the plan of a recipe; draw it and write its advice where that is asked for."""
+    check_writable("--picture", options.picture)
     machine = Machine(
         options.flops_per_second, options.gpu, options.gpus, options.price, options.budget, options.utilisation
     )
@@ -50,6 +52,9 @@ def plan(options: Options, recipe: Recipe, console: Console) -> None:
     if options.write:
         fields = advised_fields(made)
         if not fields:
-            raise UserError("plan --write: nothing fits on these devices, so there is nothing to write.")
+            raise UserError(
+                "plan --write: nothing fits on these devices, or their memory is not known (--gpu names one), so there "
+                "is nothing to write."
+            )
         write_fields(options.recipe, fields)
         console.print(f"written into {options.recipe}: {', '.join(fields)}", highlight=False, soft_wrap=True)

@@ -32,6 +32,8 @@ _FALLS_WITHIN = 0.02
 """The share of a training in which the loss falls from its first value towards the law's curve, about."""
 _CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)
 _BYTES_PER_CHINCHILLA_TOKEN = 4.4
+_SMALLEST_MODELS_END_AT = 0.5
+"""Of the first loss, at most, whatever the size: a rough figure."""
 _NATS_AROUND_FIRST = 0.5
 WATCHED_FIGURE = {"reinforce": "reward"}
 """The figure that a stage is followed by, where that is not its loss."""
@@ -187,6 +189,9 @@ def _from_law(beginning: Beginning, law: Law | None) -> Expectation:
     for number in range(N_WINDOWS):
         tokens = beginning.total_tokens * (number + 0.5) / N_WINDOWS
         loss = scale * (law or _CHINCHILLA).loss(beginning.n_parameters, tokens)
+        if law is None:
+            # Made of large models, that law lies above guessing for the smallest ones, which learn all the same.
+            loss = min(loss, _SMALLEST_MODELS_END_AT * first)
         falls = math.exp(-(number + 0.5) / N_WINDOWS / _FALLS_WITHIN)
         mean.append(min(first, loss + (first - loss) * falls))
     predicted = None if law is None else law.curve(beginning.n_parameters, beginning.total_tokens)

@@ -102,8 +102,9 @@ class Plan:
 
     settings: what decides the model's shape and its pretraining; depth_gives: what `model.depth` alone would have
     made of them, where the recipe turns that dial. tokens_per_parameter: of pretraining, where there is any.
-    advice: for each stage what to choose, None where nothing fits. budget: the best size for the dollars given, or for
-    this run's own operations where none are. expected: the curve of each stage of which something is known beforehand;
+    advice: for each stage what to choose, None where nothing fits or the device's memory is not known. budget: the best
+    size for the dollars given, or for this run's own operations where none are. expected: the curve of each stage of
+    which something is known beforehand;
     without a reference, fine-tuning begins at its base model's loss, and that is known when it begins.
     """
 

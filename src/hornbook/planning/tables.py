@@ -140,29 +140,31 @@ def _serving(plan: "Plan") -> Table:
         "Serving the finished model in bfloat16", "answers at once", "weights", "cache", "tokens/s", "first token"
     )
     for served in plan.serving:
-        speed = "not known" if served.tokens_per_second is None else f"{served.tokens_per_second:,.0f}"
+        speed = "not known" if served.tokens_per_second is None else f"up to {served.tokens_per_second:,.0f}"
         first = f"{1000 * served.first_token_seconds:,.0f} ms"
-        table.add_row(
-            f"{served.answers_at_once}", size(served.weights_bytes), size(served.cache_bytes), f"up to {speed}", first
-        )
+        table.add_row(f"{served.answers_at_once}", size(served.weights_bytes), size(served.cache_bytes), speed, first)
     return table
 
 
 def _expected(plan: "Plan") -> Table:
     shares = (0.1, 0.25, 0.5, 1.0)
     table = _table("Curves to expect", "stage", "of", "first", *(f"at {share:.0%}" for share in shares))
-    table.add_column("from", justify="left")
     for name, expected in plan.expected.items():
         curve = expected.curve
         places = [max(0, round(share * len(curve.mean)) - 1) for share in shares]
         cells = [f"{curve.mean[place]:.2f}\n{curve.low[place]:.2f} to {curve.high[place]:.2f}" for place in places]
         first = "" if expected.first is None else f"{expected.first:.2f}"
-        table.add_row(name, _words(expected.figure), first, *cells, expected.source)
+        table.add_row(name, _words(expected.figure), first, *cells)
+    table.caption = "\n".join(f"{name}: {expected.source}" for name, expected in plan.expected.items())
     return table
 
 
 def _advice(plan: "Plan", console: Console) -> None:
     console.print("Advice", style="italic")
+    if plan.devices[0].device.memory_bytes is None:
+        missing = "Rows at once, recomputation and cuts depend on the device's memory: name it with --gpu."
+        console.print(f"  {missing}\n", highlight=False, soft_wrap=True)
+        return
     for name, advice in plan.advice.items():
         if advice is None:
             console.print(f"  {name}: nothing fits. Take more or larger devices, shorter rows, or a smaller model.")

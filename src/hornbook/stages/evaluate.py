@@ -15,7 +15,6 @@ from hornbook.evaluation.scores import SuiteScores, score_table
 from hornbook.evaluation.tasks import as_chat, as_text
 from hornbook.inference.engine import Engine
 from hornbook.inference.load import EngineOptions, find_model, load_engine
-from hornbook.model.huggingface import CONFIG_FILE
 from hornbook.recipe import Recipe, load_recipe
 from hornbook.run_directory import RunDirectory, open_run, write_json
 from hornbook.stages.context import StageContext
@@ -77,8 +76,10 @@ def write_samples(engine: Engine, recipe: Recipe) -> list[str]:
     return [prompt + tokenizer.decode(ids) for prompt, ids in zip(section.sample_prompts, written, strict=True)]
 
 
-def evaluate_run(path: Path, as_json: bool) -> None:
+def evaluate_run(path: Path, int8: bool, as_json: bool) -> None:
     """`hornbook eval`: score the models of a run anew, by its recipe, and print the scores; nothing is written.
+
+    int8: with weights held so.
 
     Raises UserError where `path` is no run, where it has no model yet, or where its recipe names no suites.
     """
@@ -89,7 +90,7 @@ def evaluate_run(path: Path, as_json: bool) -> None:
     stages = _stages_with_models(run)
     if not stages:
         raise UserError(f"{path}: has no model yet. Run its recipe first, at least --until pretrain.")
-    scores = {stage: _score(_engine(run, stage), recipe, stage) for stage in stages}
+    scores = {stage: _score(_engine(run, stage, int8), recipe, stage) for stage in stages}
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
@@ -97,12 +98,13 @@ def evaluate_run(path: Path, as_json: bool) -> None:
 
 
 def _stages_with_models(run: RunDirectory) -> list[str]:
-    return [stage for stage in _STAGES_ASKED if (run.stage(stage).path / "final" / CONFIG_FILE).is_file()]
+    finished = run.finished_stages()
+    return [stage for stage in _STAGES_ASKED if stage in finished]
 
 
-def _engine(run: RunDirectory, stage: str) -> Engine:
+def _engine(run: RunDirectory, stage: str, int8: bool = False) -> Engine:
     # Rounded to bfloat16, the probabilities of different choices tie, and a tie counts as wrong.
-    return load_engine(find_model(run.path, (stage,)), EngineOptions("float32"))
+    return load_engine(find_model(run.path, (stage,)), EngineOptions("float32", int8))
 
 
 def _score(engine: Engine, recipe: Recipe, stage: str, folder: Path | None = None) -> dict[str, SuiteScores]:

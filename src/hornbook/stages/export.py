@@ -15,7 +15,7 @@ from hornbook.model.gguf_file import save_gguf
 from hornbook.model.gguf_tokenizer import read_gguf_tokenizer
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
 from hornbook.model.origin import ORIGIN_FILE
-from hornbook.run_directory import RunDirectory, atomic_writer, open_run, read_json, write_json
+from hornbook.run_directory import RunDirectory, atomic_writer, check_writable, open_run, read_json, write_json
 from hornbook.stages.context import StageContext
 
 LINEAGE_FILE = "lineage.json"
@@ -38,6 +38,7 @@ def export_run(run: Path, to: Path, format: Format) -> None:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: is not empty. Name a new folder, or empty this one first.")
+    check_writable("--to", to, as_folder=True)
     facts = _export(open_run(run), to, format)
     print(f"{to}: {facts['files']} files ({format}), the model of the stage {facts['stage']}")
 
@@ -63,11 +64,10 @@ def lineage(run: RunDirectory) -> dict[str, Any]:
 
     A stage that went on from a model of somebody else has one: which model, and that model's own lineage.
     """
-    records = {path.name: run.stage(path.name).record() for path in sorted(run.path.iterdir()) if path.is_dir()}
     return {
         stage: {"fingerprint": record["fingerprint"], "files": record["files"], **_origin(run.path / stage)}
-        for stage, record in records.items()
-        if record is not None and stage != "export"
+        for stage, record in run.finished_stages().items()
+        if stage != "export"
     }
 
 

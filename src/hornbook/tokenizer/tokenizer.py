@@ -130,8 +130,8 @@ class Tokenizer:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that a token stands for; none for a special token."""
-        return self._token_bytes[id]
+        """The bytes that a token stands for; none for a special one, nor for a row that a model has to spare."""
+        return self._token_bytes[id] if id < len(self._token_bytes) else b""
 
     def special_id(self, token: str) -> int:
         """The id of a special token, such as `<|end|>`. Raises UserError where there is no such token."""

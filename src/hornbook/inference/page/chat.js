@@ -157,10 +157,7 @@ async function answer(conversation) {
   draw();
   say("The model is writing.");
   try {
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(requestBody(asked)), signal: mine.signal,
-    });
-    if (!response.ok) throw new Error((await response.json().catch(() => null))?.error?.message ?? response.statusText);
+    const response = await complete(asked, mine.signal);
     for await (const event of events(response.body)) {
       if (event.error) throw new Error(event.error.message);
       const choice = event.choices[0];
@@ -180,6 +177,20 @@ async function answer(conversation) {
     if (running === mine) running = null;
     save();
     draw();
+  }
+}
+
+/* What no longer fits into the context is left out, a question and its answer at a time, the oldest first. */
+async function complete(asked, signal) {
+  for (;;) {
+    const response = await fetch("/v1/chat/completions", {
+      method: "POST", headers: headers(), body: JSON.stringify(requestBody(asked)), signal,
+    });
+    if (response.ok) return response;
+    const error = (await response.json().catch(() => null))?.error;
+    if (error?.code !== "context_length_exceeded" || asked.length < 3) throw new Error(error?.message ?? response.statusText);
+    asked = asked.slice(2);
+    say("The model is writing. The beginning of this conversation no longer fits, and was left out.");
   }
 }
 
