@@ -185,7 +185,9 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None, shots: int
     Raises UserError where its file is missing or a row has other fields.
     """
     benchmark = BENCHMARKS[name]
-    items = read_rows(find_files(benchmark.files, folder, benchmark.split), benchmark.read)
+    items = read_rows(
+        find_files(tuple(dict.fromkeys((*benchmark.files, name))), folder, benchmark.split), benchmark.read
+    )
     n_shots = benchmark.shots if shots is None else shots
     pool: list[Item] = []
     if n_shots and benchmark.shot_files:
@@ -257,6 +259,6 @@ def find_files(names: tuple[str, ...], folder: Path, split: str = "test", folder
         if found:
             return found
     raise UserError(
-        f"{folder}: has no {names[0]}.jsonl, .jsonl.gz or .parquet, nor a folder {names[0]} with a split {split}: "
+        f"{folder}: has no {names[0]}{', '.join(_ENDINGS)}, nor a folder {names[0]} with a split {split}: "
         "put it there, or change --data."
     )

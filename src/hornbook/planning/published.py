@@ -14,6 +14,7 @@ from rich.table import Table
 from hornbook.model.config import ModelConfig
 from hornbook.planning.flops import flops_per_token, parameters_by_part
 from hornbook.planning.hardware import device_named
+from hornbook.planning.units import quantity
 
 Kind = Literal["published", "of a sibling", "implied"]
 
@@ -147,34 +148,39 @@ PUBLISHED_RUNS = (
 
 
 def render_published(console: Console) -> None:
-    """Print the table: predicted against published."""
-    table = Table("run", title="The plan against published trainings", title_justify="left", caption_justify="left")
-    for column in (
-        "parameters", "FLOPs planned", "published", "off by", "GPU hours planned", "published", "off by",
-    ):  # fmt: skip
-        table.add_column(column, justify="right")
-    table.add_column("share of the peak")
+    """Print predicted against published: the operations, and the hours at a share of the peak that is known."""
+    operations = _table("The plan against published trainings", "parameters", "FLOPs\nplanned", "published", "off by")
+    hours = _table("Hours of a GPU", "planned", "published", "off by", "at a share of\nthe peak", "hours\nimply")
     for run in PUBLISHED_RUNS:
-        hours, implied = run.predicted_gpu_hours, run.implied_utilisation
-        if run.utilisation is None:
-            share = "" if implied is None else f"{implied:.0%} implied by the hours"
-        else:
-            share = f"{run.utilisation:.0%} {run.utilisation_is}"
-            share += "" if implied is None else f" (hours imply {implied:.0%})"
-        table.add_row(
+        operations.add_row(
             run.name,
             f"{sum(parameters_by_part(run.config).values()) / 1e9:,.3g} B",
             f"{run.predicted_flops:.2e}",
             "" if run.flops is None else f"{run.flops:.2e}",
             _off(run.predicted_flops, run.flops),
-            "" if hours is None else f"{hours:,.0f}",
-            "" if run.gpu_hours is None else f"{run.gpu_hours:,.0f}",
-            _off(hours, run.gpu_hours),
-            share,
         )
-    console.print(table)
+        if run.gpu_hours is None:
+            continue
+        predicted, implied = run.predicted_gpu_hours, run.implied_utilisation
+        hours.add_row(
+            run.name,
+            "" if predicted is None else quantity(predicted),
+            quantity(run.gpu_hours),
+            _off(predicted, run.gpu_hours),
+            "" if run.utilisation is None else f"{run.utilisation:.0%} {run.utilisation_is}",
+            "" if implied is None else f"{implied:.0%}",
+        )
+    console.print(operations)
+    console.print(hours)
     for source in dict.fromkeys(f"{run.name.split(' ')[0]}: {run.source}" for run in PUBLISHED_RUNS):
         console.print(f"  {source}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table("run", title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _off(predicted: float | None, published: float | None) -> str:
