@@ -316,5 +316,44 @@ def test_a_change_of_a_real_recipe_repeats_from_the_first_stage_it_touches(
     assert repeated_by(change, write_recipe, tmp_path / "runs") == expected
 
 
+def test_what_a_model_from_elsewhere_is_held_against_and_what_its_tokenizer_gets_repeat_its_training(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """There is no corpus in such a recipe whose fingerprint would hold both."""
+    from hornbook.model.config import config_from_recipe
+    from hornbook.model.huggingface import save_pretrained
+    from hornbook.model.transformer import Transformer
+    from hornbook.pipeline import _fingerprints
+    from hornbook.recipe_data import ModelSection
+
+    origin = tmp_path / "model"
+    config = config_from_recipe(ModelSection(n_layers=1, d_model=16, n_heads=2, max_seq_len=32), vocab_size=300)
+    save_pretrained(Transformer(config), origin, end_of_text_id=0, pad_id=1)
+    (tmp_path / "bench.jsonl").write_text('{"text": "a question"}\n')
+    path = write_recipe(
+        f"[finetune]\ninit_from = '{origin}'\nrow_tokens = 32\ntokens = 1024\nglobal_batch_tokens = 256\n", ""
+    )
+    stages = [stage for stage in STAGES if stage.name == "finetune"]
+    changes = [
+        {},
+        {"corpus.decontaminate_against": (f"files:{tmp_path}/bench.jsonl",)},
+        {"tokenizer.special_tokens": ("<|tool|>",)},
+    ]
+    assert len({_fingerprints(load_recipe(path, change), stages)["finetune"] for change in changes}) == 3
+
+
+def test_other_files_of_a_benchmark_repeat_the_evaluation(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    from hornbook.pipeline import _fingerprints
+
+    stages = [stage for stage in STAGES if stage.name == "evaluation"]
+    change = {"evaluate.benchmarks": ("hellaswag",), "evaluate.benchmark_data": str(tmp_path)}
+    found = set()
+    for content in (None, "{}", "{} "):
+        if content is not None:
+            (tmp_path / "hellaswag.jsonl").write_text(content)
+        found.add(_fingerprints(load_recipe(write_recipe(), change), stages)["evaluation"])
+    assert len(found) == 3
+
+
 def test_changed_questions_repeat_the_evaluation_alone(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     assert repeated_by({"evaluate.questions_per_suite": 7}, write_recipe, tmp_path / "runs") == ["evaluation"]

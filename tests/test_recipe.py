@@ -235,3 +235,19 @@ def test_stretched_positions_are_a_table_with_the_published_values_as_defaults(w
 def test_positions_that_cannot_be_stretched_are_named(field: str, complaint: str, write_recipe: WriteRecipe) -> None:
     (problem,) = problems(write_recipe(top=f"[model.rope_scaling]\n{field}\n"))
     assert problem.endswith(f"model.rope_scaling.{complaint}")
+
+
+def test_what_a_stage_would_pass_over_in_silence_is_named(write_recipe: WriteRecipe) -> None:
+    training = "tokens = 4096\nglobal_batch_tokens = 1024\n"
+    sections = f"[pretrain]\n{training}[preference]\n{training}order = 'corpus'\n[reinforce]\n{training}"
+    found = problems(
+        write_recipe(
+            f"{sections}evaluation_rows = 8\nanswers_per_prompt = 4\n"
+            f"[classify]\nsource = 'files:a.tsv'\n{training}train_layers = 1\n[classify.lora]\nrank = 4\n"
+        )
+    )
+    assert [line.partition(": ")[2].partition(":")[0] for line in found] == [
+        "preference.order",
+        "reinforce.evaluation_rows",
+        "classify.train_layers",
+    ]

@@ -159,23 +159,24 @@ def _tokenizer_settings(recipe: Recipe) -> Mapping[str, Any] | None:
 
         # Where the files lie has no effect, what is in them does.
         settings["load_from"] = [sha256_file(path) for path in files_of(recipe.tokenizer.load_from)]
-    return settings | _origin(recipe.pretrain.init_from)
+    return settings | _origin(recipe, recipe.pretrain.init_from)
 
 
 def _pretrain_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     if recipe.pretrain is None:
         return None
     settings: dict[str, Any] = {"seed": recipe.seed, "training": _training_settings(recipe.pretrain)}
-    return settings | {"model": recipe.model.model_dump(mode="json")} | _origin(recipe.pretrain.init_from)
+    return settings | {"model": recipe.model.model_dump(mode="json")} | _origin(recipe, recipe.pretrain.init_from)
 
 
-def _origin(folder: str | None) -> dict[str, Any]:
-    """What the model in a folder is, wherever it lies."""
+def _origin(recipe: Recipe, folder: str | None) -> dict[str, Any]:
+    """What the model in a folder is, wherever it lies, and what its tokenizer gets besides."""
     if folder is None:
         return {}
     from hornbook.model.origin import origin_of
 
-    return {"init_from": origin_of(Path(folder))["files"]}
+    added = recipe.tokenizer.special_tokens
+    return {"init_from": origin_of(Path(folder))["files"], **({"special_tokens": list(added)} if added else {})}
 
 
 def _finetune_settings(recipe: Recipe) -> Mapping[str, Any] | None:
@@ -185,7 +186,9 @@ def _finetune_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     # These came later: where they are not used, a run from before them is still what the recipe asks for.
     training = {name: value for name, value in training.items() if value or name not in _UNLESS_USED}
     settings = {"seed": recipe.seed, "training": training}
-    settings |= _origin(recipe.finetune.init_from)
+    settings |= _origin(recipe, recipe.finetune.init_from)
+    if recipe.pretrain is None:
+        settings["benchmarks"] = _benchmarks(recipe)  # else the corpus has been held against them
     if "storyworld" in recipe.finetune.source:
         settings["storyworld"] = recipe.storyworld.model_dump(mode="json")
     return settings
@@ -195,7 +198,7 @@ def _preference_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     section = recipe.preference
     if section is None:
         return None
-    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(recipe, section.init_from)
     return settings | ({"storyworld": recipe.storyworld.seed} if "storyworld" in section.source else {})
 
 
@@ -203,7 +206,7 @@ def _reinforce_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     section = recipe.reinforce
     if section is None:
         return None
-    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+    settings = {"seed": recipe.seed, "training": _training_settings(section)} | _origin(recipe, section.init_from)
     return settings | ({"storyworld": recipe.storyworld.seed} if "storyworld" in section.source else {})
 
 
@@ -211,7 +214,7 @@ def _classify_settings(recipe: Recipe) -> Mapping[str, Any] | None:
     section = recipe.classify
     if section is None:
         return None
-    return {"seed": recipe.seed, "training": _training_settings(section)} | _origin(section.init_from)
+    return {"seed": recipe.seed, "training": _training_settings(section)} | _origin(recipe, section.init_from)
 
 
 def _training_settings(section: TrainingSection) -> dict[str, Any]:
@@ -220,7 +223,15 @@ def _training_settings(section: TrainingSection) -> dict[str, Any]:
 
 def _evaluation_settings(recipe: Recipe) -> Mapping[str, Any]:
     world = recipe.storyworld.model_dump(mode="json")
-    return {"seed": recipe.seed, "storyworld": world, "evaluate": recipe.evaluate.model_dump(mode="json")}
+    settings = {"seed": recipe.seed, "storyworld": world, "evaluate": recipe.evaluate.model_dump(mode="json")}
+    if recipe.evaluate.benchmarks:
+        from hornbook.evaluation.run_benchmarks import files_of
+
+        folder = Path(recipe.evaluate.benchmark_data)
+        settings["files"] = [
+            [p.name, sha256_file(p)] for name in recipe.evaluate.benchmarks for p in files_of(name, folder)
+        ]
+    return settings
 
 
 STAGES = (
@@ -291,7 +302,7 @@ STAGES = (
     ),
     Stage(
         name="export",
-        needs=("tokenizer", "pretrain", "finetune", "preference", "reinforce"),
+        needs=("tokenizer", "pretrain", "finetune", "preference", "reinforce", "classify"),
         settings=lambda recipe: recipe.export.model_dump(mode="json"),
         run=_run_export,
     ),
@@ -335,6 +346,7 @@ def _begin(
     fingerprints = _fingerprints(recipe, stages)
     done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
     _check_needs(stages, selected, done)
+    _check_rows(recipe)
     run.keep_finished(fingerprints)
     run.write_recipe(recipe)
     _announce(run, stages, selected, done, console)
@@ -387,6 +399,21 @@ def _check_needs(stages: Sequence[Stage], selected: Sequence[Stage], done: set[s
             raise UserError(
                 f"{stage.name}: needs {' and '.join(missing)}, not done yet for this recipe. "
                 f"Type the same command with --until {last} first, or leave out --only and --from."
+            )
+
+
+def _check_rows(recipe: Recipe) -> None:
+    """Raise UserError where rows of any stage are longer than the model takes that the recipe goes on from."""
+    if recipe.origin is None:
+        return
+    from hornbook.planning.plan import planned_config
+
+    longest = planned_config(recipe).max_seq_len
+    for name, section in recipe.training_sections.items():
+        if section.row_tokens is not None and section.row_tokens > longest:
+            raise UserError(
+                f"{name}.row_tokens: is {section.row_tokens}, but the model in {recipe.origin} takes {longest} tokens "
+                "at most. Give shorter rows."
             )
 
 

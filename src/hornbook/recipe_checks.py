@@ -17,6 +17,7 @@ def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     for name, section in recipe.training_sections.items():
         yield from _training_problems(name, section, recipe)
     yield from _answer_problems(recipe)
+    yield from _without_effect(recipe)
 
 
 def _origin_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
@@ -129,6 +130,20 @@ def _training_problems(name: str, section: "TrainingSection", recipe: "Recipe") 
             f"and warmup_fraction must come to at most 1, but come to "
             f"{section.warmup_fraction + section.decay_fraction:g}",
         )
+
+
+def _without_effect(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    """What a stage would pass over in silence."""
+    sections = recipe.training_sections
+    for name in ("preference", "reinforce", "classify"):
+        if name in sections and sections[name].order == "corpus":
+            yield [f"{name}.order"], 'must be "shuffled": this stage draws its rows by chance'
+    reinforce = recipe.reinforce
+    if reinforce is not None and reinforce.evaluation_rows != type(reinforce).model_fields["evaluation_rows"].default:
+        yield ["reinforce.evaluation_rows"], "has no effect here: validation_prompts says how many are asked"
+    classify = recipe.classify
+    if classify is not None and classify.lora is not None and classify.train_layers is not None:
+        yield ["classify.train_layers", "classify.lora"], "has no effect beside adapters, which go into every layer"
 
 
 def _answer_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:

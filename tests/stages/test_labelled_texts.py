@@ -98,6 +98,13 @@ def test_classes_with_too_few_texts_are_refused() -> None:
         split_texts([], section(Path("x")), seed=1)
 
 
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    texts = [LabelledText(f"{label} {word}", label) for label in ("ham", "spam") for word in "abcdef"]
+    greedy = section(Path("x"), validation_fraction=0.45, test_fraction=0.45)
+    with pytest.raises(UserError, match=r"take all 6 texts of the class 'ham', so there is none to train on"):
+        split_texts(texts, greedy, seed=1)
+
+
 def test_accuracy_and_f1_are_those_of_the_definition() -> None:
     matrix = confusion_matrix([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 0], 3)
     assert matrix == [[2, 1, 0], [1, 1, 0], [1, 0, 0]]

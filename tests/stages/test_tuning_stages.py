@@ -93,6 +93,46 @@ def test_preference_begins_at_the_logarithm_of_two_and_learns_which_answer_is_be
     assert read_json(folder / "export" / "stage.json")["facts"]["stage"] == "preference"
 
 
+def test_rows_longer_than_the_model_takes_are_refused_before_anything_is_computed(
+    base: Path, preference_recipe: Path, tmp_path: Path
+) -> None:
+    text = preference_recipe.read_text()
+    talks = write_rows(tmp_path / "talks.jsonl", [{"instruction": f"Mat {n}?", "output": "Yes"} for n in range(50)])
+    finetune = f"[finetune]\ninit_from = '{base}'\nsource = 'files:{talks}'\n" + TRAINING.format(tokens=256)
+    preference = text[text.index("[preference]") :].replace(f"init_from = '{base}'\n", "").replace("= 32", "= 64")
+    preference_recipe.write_text(text[: text.index("[preference]")] + finetune + preference)
+    with pytest.raises(UserError, match=r"preference.row_tokens: is 64, but the model in .* takes 32 tokens"):
+        run(preference_recipe, tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("metrics.jsonl"))
+
+
+def test_a_given_micro_batch_of_pairs_counts_rows(
+    preference_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = Transformer.forward
+
+    def counted(self: Transformer, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(len(input_ids))
+        return forward(self, input_ids, *rest)
+
+    monkeypatch.setattr(Transformer, "forward", counted)
+    run(preference_recipe, tmp_path / "runs", **{"preference.micro_batch_size": 4, "preference.tokens": 256})
+    assert max(seen) == 4
+
+
+def test_another_classifier_is_exported_anew(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    rows = [{"text": f"{word} {n}", "label": word} for word in ("mat", "cat") for n in "abcdefghijklmnop"]
+    source = write_rows(tmp_path / "texts.jsonl", rows)
+    section = f"[classify]\ninit_from = '{base}'\nsource = 'files:{source}'\nvalidation_fraction = 0.2\n"
+    recipe = write_recipe(section + "test_fraction = 0.2\n" + TRAINING.format(tokens=256), TOP)
+    folder, _ = run(recipe, tmp_path / "runs")
+    run(recipe, tmp_path / "runs", **{"classify.lr": 0.05})
+    made, exported = ((folder / place / "model.safetensors").read_bytes() for place in ("classify/final", "export"))
+    assert made == exported
+
+
 def stopped_after(folder: Path, stage: str, step: int) -> None:
     """Take a finished run back to the checkpoint of a step, as a kill would have left it."""
     import shutil
@@ -281,7 +321,17 @@ def test_fine_tuning_ends_early_and_keeps_the_best_model(base: Path, tmp_path: P
     assert len(records) < 400
     assert "No better validation for 2 in a row" in printed
     assert values.index(min(values)) == len(values) - 3
-    assert not (folder / "finetune" / "best.safetensors").exists()
+    facts = read_json(folder / "finetune" / "stage.json")["facts"]
+    assert facts["validation_bits_per_byte"] == min(values)
+
+    before = weights(folder / "finetune")
+    (folder / "finetune" / "curve.svg").unlink()
+    _, printed = run(folder.parent.parent / "little.toml", tmp_path / "runs")
+    assert f"Going on from step {len(records)} of" in printed
+    assert read_metrics(folder / "finetune" / "metrics.jsonl") == records
+    assert (folder / "finetune" / "curve.svg").is_file()
+    after = weights(folder / "finetune")
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_weights_of_a_mixture_say_how_often_a_conversation_is_taken(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hornbook.errors import UserError
-from hornbook.evaluation.benchmarks import BENCHMARKS, Benchmark, read_benchmark
+from hornbook.evaluation.benchmarks import BENCHMARKS, Benchmark, find_files, read_benchmark
 from hornbook.evaluation.core import core_scores
 from hornbook.evaluation.free_answers import FREE_BENCHMARKS, FreeBenchmark, free_scores, read_free, write_answers
 from hornbook.evaluation.likelihood import benchmark_scores, judge, paired_test
@@ -111,6 +111,21 @@ def _answer(engine: Engine, name: str, asked: list[Any]) -> tuple[dict[str, Any]
         for one in judged
     ]
     return benchmark_scores(judged, BENCHMARKS[name].has_length), records
+
+
+def files_of(name: str, data: Path) -> list[Path]:
+    """The files that a benchmark is read from, none where they are missing."""
+    benchmark = TASKS[name]
+    found: list[Path] = []
+    for names, split in (
+        (benchmark.files, benchmark.split),
+        (benchmark.shot_files, "dev"),
+        (benchmark.shot_files, "train"),
+    ):
+        if names:
+            with suppress(UserError):
+                found += find_files(names, data, split, benchmark.files)
+    return list(dict.fromkeys(found))
 
 
 def _there(data: Path) -> list[str]:

@@ -222,9 +222,7 @@ def advised_fields(plan: Plan) -> dict[str, Any]:
     for name, advice in plan.advice.items():
         if advice is None:
             continue
-        # What a batch of preferences is cut into is pairs, of two rows each.
-        rows = max(1, advice.micro_batch_size // 2) if name == "preference" else advice.micro_batch_size
-        fields |= {f"{name}.micro_batch_size": rows, f"{name}.recompute": advice.recompute}
+        fields |= {f"{name}.micro_batch_size": advice.micro_batch_size, f"{name}.recompute": advice.recompute}
         if advice.layout.n_devices > 1:
             fields |= {f"parallel.{cut}": number for cut, number in vars(advice.layout).items()}
     return fields

@@ -78,7 +78,7 @@ def run(context: StageContext) -> dict[str, Any]:
     weights = _class_weights(split.training, split.classes, section)
     parts = [
         _encode(texts, split.classes, weights, tokenizer, row_tokens)
-        for texts in (split.training, split.validation, split.test)
+        for texts in (split.training, split.validation[: section.evaluation_rows], split.test)
     ]
     model = classifier_on(base, split.classes, torch_generator(seed, "head"))
     on_device(model, section)
@@ -165,6 +165,8 @@ def predict(run: Path, texts: Sequence[str]) -> list[dict[str, float]]:
     """
     folder = find_model(run, ("classify",))
     model, tokenizer = load_classifier(folder).to(pick_device("auto")), Tokenizer.load(folder)
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise UserError("predict: a text holds bytes that are no characters. Give it in UTF-8.")
     if not all(text.strip() for text in texts):
         raise UserError("predict: a text is empty, so there is nothing to tell its class from. Give some words.")
     row_tokens = model.config.max_seq_len

@@ -79,6 +79,7 @@ def fitted(
         raise RunFailed(f"{context.stage.name}: {fit.sentence}")
     if fit.rows < fit.most_rows:
         context.console.print(f"{fit.sentence[0].upper()}{fit.sentence[1:]}", highlight=False)
+    if fit.rows < fit.most_rows or (rows_of_unit > 1 and section.micro_batch_size is not None):
         section = section.model_copy(update={"micro_batch_size": max(1, fit.rows // rows_of_unit)})
     return section, fit.rows
 

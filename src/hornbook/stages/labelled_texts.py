@@ -106,6 +106,11 @@ def split_texts(texts: Sequence[LabelledText], section: ClassifySection, seed: i
         n_of_class = fewest if section.balance else len(of_class)
         n_test = max(1, round(section.test_fraction * n_of_class))
         n_validation = max(1, round(section.validation_fraction * n_of_class))
+        if n_test + n_validation >= len(of_class):
+            raise UserError(
+                f"classify.test_fraction, classify.validation_fraction: take all {len(of_class)} texts of the class "
+                f"{label!r}, so there is none to train on. Lower them, or give more texts."
+            )
         for number, essence in enumerate(of_class):
             place = 2 if number < n_test else 1 if number < n_test + n_validation else 0
             parts[place].append(kept[essence])

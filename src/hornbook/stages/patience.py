@@ -9,7 +9,8 @@ from hornbook.run_directory import atomic_write
 from hornbook.training.metrics import read_metrics
 from hornbook.training.trainer import Trainer
 
-_BEST_FILE = "best.safetensors"
+_BEST_FILE = "checkpoints/best.safetensors"
+"""Kept like checkpoints: a stage that is begun again, to draw its curve or to save its model, needs it once more."""
 
 
 class Patience:
@@ -34,7 +35,7 @@ class Patience:
                 f"of {trainer.total_steps}.",
                 highlight=False,
             )
-            trainer.total_steps = trainer.step
+            trainer.end_early()
 
     def _validations_since_best(self, measured: float) -> int:
         records = read_metrics(self._directory / "metrics.jsonl")
@@ -46,4 +47,3 @@ class Patience:
         """Give the model the weights of the best validation."""
         path = self._directory / _BEST_FILE
         model.load_state_dict(load_file(path, device=str(model.head_weight.device)))
-        path.unlink()

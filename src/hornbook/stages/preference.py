@@ -59,6 +59,7 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer.pad_id,
         derive_seed(context.recipe.seed, context.stage.name),
     )
+    validation = validation[: max(1, section.evaluation_rows // 2)]
     held_back = PairBatches(validation, reference[2 * len(training) :], 1, row_tokens, tokenizer.pad_id, seed=0)
     objective = DirectPreference(section.beta, section.label_smoothing, section.length_normalised)
 

@@ -51,12 +51,18 @@ def _rows_of_file(path: Path) -> Iterator[PlacedRow]:
     text = _text(path)
     if kind_of(path) in TABLE_KINDS:
         lines = io.StringIO(text, newline="")
+        csv.field_size_limit(2**31 - 1)  # texts may be long; Python's own limit is 131,072 characters
         # Quotes of a tsv are text: messages are full of them, and what is in them has no tab.
         if kind_of(path) == ".tsv":
             table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         else:
             table = csv.reader(lines)
-        yield from ((f"{path}, line {table.line_num}", row) for row in table if row)
+        try:
+            yield from ((f"{path}, line {table.line_num}", _sound(row, str(path))) for row in table if row)
+        except csv.Error as problem:
+            raise UserError(
+                f"{path}, line {table.line_num}: cannot be read ({problem}). Perhaps a quote before it is never closed."
+            ) from None
     elif kind_of(path) == ".jsonl":
         # Not splitlines: JSON may hold line ends of other kinds, such as U+2028, as they are.
         for number, line in enumerate(text.split("\n"), start=1):
@@ -92,6 +98,18 @@ def _text(path: Path) -> str:
 
 def _from_json(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return _sound(json.loads(text), place)
     except json.JSONDecodeError as problem:
         raise UserError(f"{place}: is not valid JSON ({problem})") from None
+    except RecursionError:
+        raise UserError(f"{place}: is nested too deeply to be a row") from None
+
+
+def _sound(row: Any, place: str) -> Any:
+    """The row, if its texts are texts. JSON can spell half of a character, as cut-off emoji leave it."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as problem:
+        half = problem.object[problem.start]
+        raise UserError(f"{place}: holds half of a character (U+{ord(half):04X}), which is no text") from None
+    return row

@@ -272,8 +272,10 @@ def train_stage(
             trained.expected.drawn(),
         )
         save_final(folder / "final", model, tokenizer)
+    last = result.last_evaluation["validation"]["bits_per_byte"]
     facts = {
-        "validation_bits_per_byte": result.last_evaluation["validation"]["bits_per_byte"],
+        # With patience, the model that is kept is the best one.
+        "validation_bits_per_byte": last if waiting is None else result.best_bits_per_byte["validation"],
         "floor_bits_per_byte": floor_bits_per_byte,
         "final_loss_nats": result.final_loss_nats,
         "tokens": result.tokens,

@@ -128,6 +128,7 @@ class Trainer:
         self._returns = 0
         self._rolled_back_from_step: int | None = None
         self._is_warm = False
+        self._ends_early = False
 
     def train(self) -> TrainingResult:
         """Go on from the newest checkpoint, or begin, and train to the end.
@@ -164,9 +165,10 @@ class Trainer:
                 if self.guard.has_seen_enough and self._recover(verdict, writer):
                     report.forget_after(self.step)
                     continue
-                is_last = self.step == self.total_steps
-                if self.evaluators and (is_last or self.step % self.section.evaluation_interval_steps == 0):
+                is_due = self.step == self.total_steps or self.step % self.section.evaluation_interval_steps == 0
+                if self.evaluators and is_due:
                     record |= self._evaluate()
+                is_last = self.step == self.total_steps
                 report.write(record)
                 signal_name = stop.agreed(self.mesh)
                 is_stopping = signal_name is not None and not is_last
@@ -181,6 +183,10 @@ class Trainer:
                         "which is saved. Run the same command to continue."
                     )
         return result_of(self.directory, self.mesh)
+
+    def end_early(self) -> None:
+        """Make this step the last one, also for a run that begins again at its checkpoint."""
+        self.total_steps, self._ends_early = self.step, True
 
     def whole_model(self) -> Transformer:
         """The trained model in one piece: in rank 0, and without values in the others. All have to call it."""
@@ -316,7 +322,8 @@ class Trainer:
                 sizes = activation_rms(self.spread.layers, lambda: self.objective.loss_sum(self.model, first))
         let_go(self.model)
         self.model.train()
-        self.total_steps = self.mesh.tell(self.total_steps)  # an evaluator may have found that it is enough
+        if self.mesh.tell(int(self._ends_early)):  # an evaluator may have found that it is enough
+            self.end_early()
         finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
         return {"evaluation": evaluation, "activation_rms": finite}
 
@@ -329,6 +336,7 @@ class Trainer:
             "step": self.step,
             "tokens_seen": self.tokens_seen,
             "is_regular": self._is_time_to_save(),
+            "ends_early": self._ends_early,
             "guard": self.guard.state_dict(),
             "loader": self.loader.state_dict(),
         }
@@ -354,6 +362,8 @@ class Trainer:
         """Everything but the tensors and the place in the data."""
         self.step, self.tokens_seen = state["step"], state["tokens_seen"]
         self.guard.load_state_dict(state["guard"])
+        if state.get("ends_early", False):
+            self.end_early()
 
     @property
     def _checkpoints(self) -> Path:
