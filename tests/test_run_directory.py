@@ -1,5 +1,6 @@
 """A run on disk: nothing half-written, nothing stale, nothing damaged passes for done."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,3 +134,11 @@ def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run").lock():
         assert "another process is working in this run directory" in other_process()
     assert other_process() == "free\n"
+
+
+def test_what_a_kill_left_of_a_deletion_is_cleared_away(finished: StageDirectory) -> None:
+    left = finished.path.with_name(f".{finished.name}.tmp-{os.getpid()}")
+    left.mkdir()
+    (left / "old").write_text("x")
+    finished.begin("another")
+    assert not left.exists()

@@ -241,7 +241,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
-        version=5,
+        version=6,
     ),
     Stage(
         name="tokenizer",

@@ -122,6 +122,9 @@ class StageDirectory:
         Work of another fingerprint is cleared away. Work of the same one is kept, so that the stage can go on
         from its checkpoints, except for files found damaged.
         """
+        doomed_name = f".{self.name}{_TEMPORARY_MARK}"
+        for doomed in self.path.parent.glob(f"{doomed_name}*"):  # what a kill left of a deletion
+            shutil.rmtree(doomed)
         started = self.path / _STARTED
         if started.is_file() and read_json(started)["fingerprint"] == fingerprint:
             for name, expected in (self.record() or {"files": {}})["files"].items():
@@ -132,9 +135,8 @@ class StageDirectory:
                 leftover.unlink()
         elif self.path.exists():
             # Renamed first: half of a deletion, cut short by a kill, must not pass for a folder to resume.
-            os.replace(self.path, self.path.with_name(f".{self.name}{_TEMPORARY_MARK}{os.getpid()}"))
-            for doomed in self.path.parent.glob(f".{self.name}{_TEMPORARY_MARK}*"):
-                shutil.rmtree(doomed)
+            os.replace(self.path, doomed := self.path.with_name(f"{doomed_name}{os.getpid()}"))
+            shutil.rmtree(doomed)
         write_json(started, {"fingerprint": fingerprint})
 
     def finish(

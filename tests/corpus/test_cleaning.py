@@ -10,6 +10,7 @@ import pytest
 
 from hornbook.corpus import cleaning
 from hornbook.corpus.engine import load_daft
+from hornbook.corpus.extraction import main_content
 from hornbook.recipe_data import CleaningSection
 
 REPAIRS = [
@@ -151,3 +152,15 @@ def test_the_content_of_real_pages_is_found(real_data):
         found_wrongly += sum(" ".join(piece.split()) in plain for piece in entry["without"])
     assert found / wanted > 0.94
     assert found / (found + found_wrongly) > 0.8
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_words_are_not_joined_where_a_line_ends(over, end):
+    assert over(cleaning.remove_control_characters, [f"one{end}two"]) == ["one\ntwo"]
+
+
+def test_a_page_nested_more_deeply_than_browsers_show_is_no_page_and_takes_no_time():
+    nested = "<div>" * 100_000 + "text" + "</div>" * 100_000
+    assert main_content(nested) == ""
+    flat = "<html><body>" + "<p>The cat sat on the mat.<br>" * 3000
+    assert "The cat sat on the mat." in main_content(flat)

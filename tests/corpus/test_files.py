@@ -14,7 +14,7 @@ def test_a_folder_or_glob_stands_for_the_readable_files_in_it_sorted(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = files.find_files(str(tmp_path))
-    assert [files.place_of(path, found) for path in found] == ["a.jsonl.gz", "b/1.html", "b/2.txt"]
+    assert files.places_of(found) == ["a.jsonl.gz", "b/1.html", "b/2.txt"]
     assert files.find_files(f"{tmp_path}/**/*.txt") == [tmp_path / "b/2.txt"]
 
 
@@ -41,10 +41,10 @@ def test_the_kind_of_a_file_stands_in_its_name(location, kind):
 
 def test_places_behind_urls_are_named_from_the_folder_they_share():
     urls = ["s3://bucket/books/old/1.txt", "s3://bucket/books/older/2.txt"]
-    assert [files.place_of(url, urls) for url in urls] == ["old/1.txt", "older/2.txt"]
-    assert files.place_of(urls[0], urls[:1]) == "1.txt"
+    assert files.places_of(urls) == ["old/1.txt", "older/2.txt"]
+    assert files.places_of(urls[:1]) == ["1.txt"]
     signed = "https://host/a.txt?key=secret"
-    assert files.place_of(signed, [signed]) == "a.txt"
+    assert files.places_of([signed]) == ["a.txt"]
 
 
 def test_a_file_behind_a_web_server_is_read_in_pieces(store):
@@ -100,3 +100,8 @@ def test_a_file_that_goes_away_while_it_is_read_fails_the_run_and_is_no_damaged_
     store.files.clear()
     with pytest.raises(RunFailed, match=r"a\.txt: the connection broke"):
         list(documents)
+
+
+def test_the_folder_of_nobody_is_refused():
+    with pytest.raises(UserError, match=r"~nobody.of.this.name/x.txt: there is no user of this name"):
+        files.find_files("~nobody of this name/x.txt")

@@ -126,6 +126,27 @@ def test_a_json_file_that_holds_lines_is_read_as_lines(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("first", [b"\n", b"{bad\n", b'"x"\n', b"[1, \n"])
+def test_a_first_line_that_is_no_record_loses_no_other(tmp_path, first):
+    documents = read(write(tmp_path / "a.json", first + LINES))
+    if first.startswith(b"["):  # then it is a list, and a damaged one
+        assert fates(documents) == [("a.json", "not_json")]
+    else:
+        assert [document.text for document in documents if document.problem is None] == TEXTS
+
+
+def test_a_list_in_one_line_longer_than_any_document_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_DOCUMENT_BYTES", 64)
+    records = [{"text": f"text {number}"} for number in range(50)]
+    documents = read(write(tmp_path / "a.json", b"\xef\xbb\xbf " + json.dumps(records).encode()))
+    assert [document.text for document in documents] == [record["text"] for record in records]
+
+
+def test_a_record_over_several_lines_is_one_document(tmp_path):
+    data = json.dumps({"text": TEXTS[0]}, indent=1).encode()
+    assert [document.text for document in read(write(tmp_path / "a.json", data))] == TEXTS[:1]
+
+
 def test_a_json_file_that_is_one_list_is_read_up_to_a_size_that_fits_in_memory(tmp_path, monkeypatch):
     data = json.dumps([{"text": text} for text in TEXTS], indent=1).encode()
     assert [document.text for document in read(write(tmp_path / "a.json", data))] == TEXTS

@@ -164,6 +164,9 @@ def _set(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+TOOL = {"id": 700, "content": "<tool>", "special": False, "lstrip": True, "rstrip": False, "single_word": False}
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -178,6 +181,12 @@ def _set(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("model", "vocab", "中", value=703), "is not byte-level: its token '中'"),
         (_set("model", "vocab", "zqzq", value=703), "has 1 tokens that no merge makes, such as b'zqzq'"),
         (_set("model", "vocab", "a", value=None), "has 703 tokens whose ids are not those from 0 on"),
+        (
+            _set("pre_tokenizer", "pretokenizers", 0, "pattern", value={"Regex": r"\p{L}+|\p{N}+"}),
+            "leaves out characters",
+        ),
+        (_set("pre_tokenizer", "pretokenizers", 0, "pattern", value={"Regex": "(unclosed"}), "no regular expression"),
+        (_set("added_tokens", 0, value=TOOL), "takes blanks along with '<tool>'"),
         (_set("added_tokens", 2, "id", value=900), "has 703 tokens whose ids are not those from 0 on"),
     ],
 )

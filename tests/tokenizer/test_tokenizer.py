@@ -139,3 +139,9 @@ def test_a_tokenizer_that_is_not_byte_level_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(models.WordLevel({"日本": 0}, unk_token="日本")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="is not a byte-level tokenizer"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("token", ["the", "a", "§"])
+def test_a_special_token_that_is_a_piece_of_text_is_refused(texts: list[str], token: str) -> None:
+    with pytest.raises(UserError, match=rf"{token}' is a piece of ordinary text.* such as <\|{token}\|>"):
+        Tokenizer.train(["the cat and the hat of the man"] * 9, 300, "llama3", [token])

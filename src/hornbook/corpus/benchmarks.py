@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hornbook.corpus.files import expanded
 from hornbook.errors import UserError
 
 
@@ -41,7 +42,7 @@ def read_benchmarks(patterns: Iterable[str]) -> list[Benchmark]:
 def benchmark_files(pattern: str) -> list[Path]:
     """The files that one entry of corpus.decontaminate_against stands for, sorted."""
     place = pattern.removeprefix("files:")
-    path = Path(place).expanduser()
+    path = expanded(place)
     found = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
     files = sorted(file for file in found if file.is_file() and _suffix(file) in (".jsonl", ".csv"))
     if not pattern.startswith("files:") or not files:

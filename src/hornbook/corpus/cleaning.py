@@ -60,9 +60,9 @@ _LIKELY_MOJIBAKE = r"[\x{c2}-\x{f4}][\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹
 # Where a character that a normal form may change can stand. Form C leaves alone all below U+0300 and the
 # punctuation from U+2002 on, which most texts have.
 _CHANGED_BY = {"nfc": r"[\x{300}-\x{2001}\x{20d0}-\x{10ffff}]", "nfkc": r"[^\x00-\x7f]"}
-# Line ends of every kind: of Windows and the old Mac, form feed, vertical tab, Unicode's line and paragraph
-# separators.
-_LINE_ENDS = r"\r\n?|[\x0b\x0c\x{2028}\x{2029}]"
+# Line ends of every kind: of Windows, the old Mac and mainframes, form feed, vertical tab, the separators of files,
+# groups and records, and Unicode's of lines and paragraphs.
+_LINE_ENDS = r"\r\n?|[\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 # C0 and C1 controls but tab and newline, soft hyphen, zero-width blank, marks and overrides of the direction
 # of writing, invisible operators, annotations, byte-order mark, private use, noncharacters, and the tag
 # characters in which text can hide. Tags stay after a black flag, where they spell the flags of England,

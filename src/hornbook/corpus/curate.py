@@ -8,9 +8,10 @@ was killed and run again.
 """
 
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,8 @@ def curate(
     report, receipt = ReportWriter(corpus), Receipt(benchmarks, passages)
     for number, documents in enumerate(staging.in_order(*_shard_ranges(staging))):
         kept, dropped = _part(documents, survivors)
-        times = pyarrow.array(numpy.repeat(numpy.arange(len(kept)), kept["times"].to_numpy()))
-        _write_shard(folder / f"documents-{number:05}.parquet", kept.select(_KEPT_COLUMNS).take(times))
-        _write_shard(folder / f"dropped-{number:05}.parquet", dropped.select(_DROPPED_COLUMNS))
+        _write_shard(folder / f"documents-{number:05}.parquet", _repeated(kept))
+        _write_shard(folder / f"dropped-{number:05}.parquet", [dropped.select(_DROPPED_COLUMNS)])
         report.add(documents, kept, dropped)
         receipt.add(dropped)
     staging.remove()
@@ -103,6 +103,7 @@ def curate(
     return finished
 
 
+_BYTES_AT_ONCE = 64 * 2**20
 _KEPT_COLUMNS = ["id", "source", "split", "text", "n_bytes", "generator_bits"]
 _DROPPED_COLUMNS = ["id", "source", "reasons", "excerpt", "duplicate_of"]
 
@@ -230,9 +231,27 @@ def _part(documents: pyarrow.Table, survivors: Survivors) -> tuple[pyarrow.Table
     return kept, dropped.append_column("excerpt", excerpt)
 
 
-def _write_shard(path: Path, table: pyarrow.Table) -> None:
-    with atomic_writer(path) as file:
-        pyarrow.parquet.write_table(table, file, compression="zstd")
+def _repeated(kept: pyarrow.Table) -> Iterator[pyarrow.Table]:
+    """Each document as often as it is wanted, in pieces that memory holds whatever the weights are."""
+    times, sizes = kept["times"].to_numpy(), kept["n_bytes"].to_numpy()
+    piece_of = numpy.cumsum(times * sizes) // _BYTES_AT_ONCE
+    documents = kept.select(_KEPT_COLUMNS)
+    for piece in numpy.split(numpy.arange(len(kept)), numpy.flatnonzero(numpy.diff(piece_of)) + 1):
+        if len(piece) == 1 and times[piece[0]] > 1:
+            yield from itertools.repeat(documents.take(pyarrow.array(piece)), int(times[piece[0]]))
+        else:
+            yield documents.take(pyarrow.array(numpy.repeat(piece, times[piece])))
+
+
+def _write_shard(path: Path, tables: Iterable[pyarrow.Table]) -> None:
+    tables = iter(tables)
+    first = next(tables)
+    with (
+        atomic_writer(path) as file,
+        pyarrow.parquet.ParquetWriter(file, first.schema, compression="zstd") as writer,
+    ):
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 def _check_something_is_left(report: dict[str, Any], corpus: CorpusSection) -> None:

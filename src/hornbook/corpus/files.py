@@ -3,7 +3,6 @@
 import glob
 import gzip
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
@@ -28,12 +27,20 @@ Location = Path | str
 ByteStream = io.BufferedReader | gzip.GzipFile
 
 
+def expanded(path: Path | str) -> Path:
+    """The path with the folders that ~ and ~name mean. Raises UserError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no user of this name here. Write the folder out.") from None
+
+
 def find_files(pattern: str, kinds: Sequence[str] = KINDS) -> list[Path]:
     """The files of these kinds that a path, a folder or a glob stands for, sorted.
 
     Raises UserError where there is none.
     """
-    path = Path(pattern).expanduser()
+    path = expanded(pattern)
     if path.is_dir():
         found = [p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     elif path.is_file():
@@ -79,14 +86,16 @@ def find_urls(url: str) -> list[str]:
         raise _cannot_be_read(readable[0], problem) from None
 
 
-def place_of(location: Location, locations: Sequence[Location]) -> str:
-    """The name of a file within the folder that all the files share."""
-    if isinstance(location, Path):
-        return location.relative_to(os.path.commonpath([Path(p).parent for p in locations])).as_posix()
-    location = location.partition("?")[0]  # what follows may be a key to the file
-    folders = [str(url).partition("?")[0].split("/")[:-1] for url in locations]
-    n_shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
-    return "/".join(location.split("/")[n_shared:])
+def places_of(locations: Sequence[Location]) -> list[str]:
+    """The name of each file within the folder that all of them share."""
+    # What follows the question mark of a URL may be a key to the file.
+    parts = [
+        location.parts if isinstance(location, Path) else tuple(location.partition("?")[0].split("/"))
+        for location in locations
+    ]
+    folders = zip(*(of_one[:-1] for of_one in parts), strict=False)
+    n_shared = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, folders))
+    return ["/".join(of_one[n_shared:]) for of_one in parts]
 
 
 def kind_of(location: Location) -> str:

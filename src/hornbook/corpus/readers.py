@@ -5,6 +5,7 @@ text, with the place where it stands. The exceptions are a field that a whole fi
 recipe is wrong, and a connection that breaks, because then the next run gets what this one would miss.
 """
 
+import io
 import itertools
 import json
 import zlib
@@ -29,6 +30,7 @@ SEPARATOR = b"<|endoftext|>"
 PART_BYTES = 16_384
 # A json file that is one list has to be read whole, and takes several times its size; jsonl has no limit.
 MAX_JSON_FILE_BYTES = 256 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PARQUET_ROWS_AT_ONCE = 256
 RECORDS_LOOKED_AT_FOR_FIELDS = 100
 # What the readers raise where a file ends early, is no archive of its kind, or may not be read.
@@ -179,15 +181,27 @@ def _values(column: pyarrow.Array) -> list[Any]:
 def _json_records(file: ByteStream, name: str, kind: str) -> Iterator[tuple[str, Any]]:
     """Each record of a json or jsonl file with its place, or with its problem as a RawDocument.
 
-    A json file that begins with a whole record in its first line is jsonl under another name, as C4 is
-    published.
+    A json file that is neither a list nor, as a whole, one record is jsonl under another name, as C4 is published.
     """
-    head: list[tuple[int, bytes | None]] = []
+    beginning = b""
     if kind == ".json":
-        head = list(itertools.islice(_lines(file), 1))
-        if not (head and head[0][1] is not None and isinstance(_parse_json(head[0][1], name), dict)):
-            yield from _json_list(b"".join(line or b"" for _, line in head), file, name)
+        while (byte := file.read(1)).isspace() or byte in _BYTE_ORDER_MARK:
+            if not byte:
+                return
+            beginning += byte
+        beginning += byte
+        if byte == b"[":
+            yield from _json_list(beginning + file.read(MAX_JSON_FILE_BYTES), name)
             return
+        beginning += file.readline(MAX_DOCUMENT_BYTES)
+        if not isinstance(_parse_json(beginning, name), dict):
+            # Perhaps a record over several lines; else lines, of which the first is none.
+            beginning += file.read(MAX_JSON_FILE_BYTES)
+            if isinstance(record := _parse_json(beginning, name), dict):
+                yield f"{name}:1", record
+                return
+            beginning += file.readline(MAX_DOCUMENT_BYTES)
+    head = list(_lines(io.BufferedReader(io.BytesIO(beginning))))
     for number, line in itertools.chain(head, ((n + len(head), line) for n, line in _lines(file))):
         place = f"{name}:{number}"
         if line is None:
@@ -196,15 +210,14 @@ def _json_records(file: ByteStream, name: str, kind: str) -> Iterator[tuple[str,
             yield place, _parse_json(line, place)
 
 
-def _json_list(head: bytes, file: ByteStream, name: str) -> Iterator[tuple[str, Any]]:
-    """The records of a json file that is one list, or one record, after the `head` read already."""
-    data = head + file.read(MAX_JSON_FILE_BYTES)
+def _json_list(data: bytes, name: str) -> Iterator[tuple[str, Any]]:
+    """The records of a json file that is one list."""
     if len(data) > MAX_JSON_FILE_BYTES:
         yield name, set_aside(name, "too_large")
-    elif data.strip():
-        records = _parse_json(data, name)
-        for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
-            yield f"{name}:{number}", record
+        return
+    records = _parse_json(data, name)
+    for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
+        yield f"{name}:{number}", record
 
 
 def _parse_json(data: bytes, place: str) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow
 
 from hornbook.corpus.engine import load_daft
-from hornbook.corpus.files import URL_SCHEMES, Location, find_files, find_urls, place_of
+from hornbook.corpus.files import URL_SCHEMES, Location, find_files, find_urls, places_of
 from hornbook.corpus.raw import RawDocument
 from hornbook.corpus.readers import check_text_field, read_documents
 from hornbook.errors import UserError
@@ -86,17 +86,19 @@ def read_in_turn(corpus: CorpusSection, world: StoryworldSection) -> "Iterator[d
         if parts is None:
             yield _hub_frame(corpus.text_field, origin, first_part)
             continue
+        waiting: list[pyarrow.Table] = []
+        n_bytes = 0
         for number, part in enumerate(parts, start=first_part):
             documents, index = part(), number << ROW_BITS
-            waiting: list[pyarrow.Table] = []
             while batch := list(islice(documents, DOCUMENTS_PER_BATCH)):
                 waiting.append(_as_table(batch, index, origin))
                 index += len(batch)
-                if sum(table.nbytes for table in waiting) >= BYTES_IN_TURN:
+                n_bytes += waiting[-1].nbytes
+                if n_bytes >= BYTES_IN_TURN:
                     yield daft.from_arrow(pyarrow.concat_tables(waiting))
-                    waiting = []
-            if waiting:
-                yield daft.from_arrow(pyarrow.concat_tables(waiting))
+                    waiting, n_bytes = [], 0
+        if waiting:
+            yield daft.from_arrow(pyarrow.concat_tables(waiting))
 
 
 def _origins(
@@ -134,9 +136,9 @@ def _parts_of(source: str, text_field: str, world: StoryworldSection) -> list[Pa
     for file in files[:FILES_LOOKED_AT_FOR_FIELDS]:
         check_text_field(file, text_field)
     # A path is made absolute: who reads it may work in another folder.
+    wherever = [file.absolute() if isinstance(file, Path) else file for file in files]
     return [
-        partial(read_documents, f.absolute() if isinstance(f, Path) else f, place_of(f, files), text_field)
-        for f in files
+        partial(read_documents, file, place, text_field) for file, place in zip(wherever, places_of(files), strict=True)
     ]
 
 

@@ -65,7 +65,7 @@ def check_messages(messages: Sequence[Message], before_answer: bool) -> None:
     expected = "user"
     for number, message in enumerate(messages, start=1):
         role, content = message.get("role"), message.get("content")
-        if role not in ROLE_TOKENS:
+        if not isinstance(role, str) or role not in ROLE_TOKENS:
             raise UserError(f"Message {number} has the role {role!r}. Use one of: {', '.join(ROLE_TOKENS)}.")
         if not isinstance(content, str) or (role != "assistant" and not content.strip()):
             raise UserError(f"Message {number}, from {role}, has no text as its content. Give it some.")

@@ -84,8 +84,8 @@ class Engine:
 
     def _encode_plain(self, text: str) -> list[int]:
         if len(text) >= _LONGEST_BLANK and _LONG_BLANK.search(text):
-            words = regex.findall(self._vocabulary.pattern, text)
-            return [id for word in words for id in self._whole.encode_ordinary(word)]
+            words = regex.finditer(self._vocabulary.pattern, text)
+            return [id for word in words for id in self._whole.encode_ordinary(word[0])]
         return self._tiktoken.encode_ordinary(text)
 
     @cached_property

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hornbook.corpus.files import expanded
 from hornbook.errors import UserError
 from hornbook.tokenizer import bpe
 from hornbook.tokenizer.engine import disagreements
@@ -33,7 +34,7 @@ def files_of(path: Path | str) -> list[Path]:
 
     `path` is a `tokenizer.json` by any name, or a folder with one or the other. Raises UserError where there is none.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_file():
         return [path]
     if (path / TOKENIZER_FILE).is_file():
@@ -60,7 +61,7 @@ def read_published(path: Path | str) -> TokenizerJson:
         vocabulary = read_vocabulary(file)
     except UnknownFormat as problem:
         raise UserError(f"{files[0]}: cannot be used here: it {problem}. Use another one, or learn one.") from problem
-    except (ValueError, OSError, KeyError) as problem:
+    except (ValueError, OSError, KeyError, AttributeError, TypeError) as problem:
         raise UserError(f"{files[0]}: is no tokenizer, or is damaged ({problem}). Fetch it anew.") from problem
     if lost := disagreements(vocabulary):
         raise UserError(

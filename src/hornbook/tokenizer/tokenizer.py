@@ -79,7 +79,9 @@ class Tokenizer:
     @classmethod
     def from_merges(cls, merges: list[bpe.Merge], pattern: str, special_tokens: Sequence[str] = ()) -> Self:
         """The tokenizer with these merges, words being what the regular expression `pattern` says."""
-        return cls(with_special_tokens(compose(merges, pattern), (*SPECIAL_TOKENS, *special_tokens)))
+        file = compose(merges, pattern)
+        _check_new(special_tokens, file)
+        return cls(with_special_tokens(file, (*SPECIAL_TOKENS, *special_tokens)))
 
     @classmethod
     def from_published(cls, path: Path | str, special_tokens: Sequence[str] = ()) -> Self:
@@ -89,6 +91,7 @@ class Tokenizer:
         """
         file = read_published(path)
         known = {entry["content"] for entry in file["added_tokens"]}
+        _check_new([token for token in special_tokens if token not in known], file)
         end_of_text = next((name for name in _ENDS_OF_TEXT if name in known), END_OF_TEXT)
         return cls(with_special_tokens(file, (end_of_text, *SPECIAL_TOKENS[1:], *special_tokens)))
 
@@ -158,3 +161,13 @@ class Tokenizer:
     def pad_id(self) -> int:
         """The id of `<|pad|>`, which fills places where there is nothing."""
         return self.special_id(PAD)
+
+
+def _check_new(special_tokens: Sequence[str], file: TokenizerJson) -> None:
+    """Raise UserError where a special token is spelled as a token is that has been learned."""
+    for token in special_tokens:
+        if token in file["model"]["vocab"]:
+            raise UserError(
+                f"tokenizer.special_tokens: {token!r} is a piece of ordinary text, which has its own token. "
+                f"Write it so that no text has it, such as <|{token}|>."
+            )

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from hornbook.tokenizer import bpe
 
 TokenizerJson = dict[str, Any]
@@ -93,6 +95,13 @@ def with_special_tokens(file: TokenizerJson, tokens: Iterable[str]) -> Tokenizer
     return {**file, "added_tokens": added}
 
 
+_OF_EVERY_KIND = (
+    *("a", "A", "é", "ǅ", "ʰ", "中", "1", "Ⅷ", "½", "!", "-", "(", ")", "«", "»", "_", "+", "$", "^", "©", " ", "\n"),
+    *("\t", "\u0301", "\u0903", "\u20dd", "\u2028", "\x00", "\u200d", "\ue000", "\u0378"),
+)
+"""A character of each general category: a pattern that matches none of a kind would lose it."""
+
+
 def read_vocabulary(file: Any) -> Vocabulary:
     """What a `tokenizer.json` says. Raises UnknownFormat where it is more, or something else, than we can do."""
     try:
@@ -104,6 +113,9 @@ def read_vocabulary(file: Any) -> Vocabulary:
         for setting in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
             if model.get(setting):
                 raise UnknownFormat(f"has {setting} set to {model[setting]!r}")
+        for entry in file["added_tokens"]:
+            if not entry["special"] and (entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word")):
+                raise UnknownFormat(f"takes blanks along with {entry['content']!r}, or has it for whole words alone")
         ids = {_bytes_of(token): id for token, id in model["vocab"].items() if token not in added}
         merges = [_merge(entry) for entry in model["merges"]]
         vocabulary = Vocabulary(
@@ -149,7 +161,14 @@ def _pattern(pre_tokenizer: Any) -> str:
     (split,) = splits
     if split["behavior"] != "Isolated" or split["invert"] or "Regex" not in split["pattern"]:
         raise UnknownFormat("cuts words by something else than one regular expression of a word")
-    return split["pattern"]["Regex"]
+    pattern: str = split["pattern"]["Regex"]
+    try:
+        left_out = [one for one in _OF_EVERY_KIND if not regex.fullmatch(f"(?:{pattern})+", one)]
+    except regex.error as problem:
+        raise UnknownFormat(f"cuts words by something that is no regular expression here ({problem})") from None
+    if left_out:
+        raise UnknownFormat(f"has a pattern of words that leaves out characters such as {left_out[0]!r}")
+    return pattern
 
 
 def _composes(normalizer: Any) -> bool:
