@@ -103,4 +103,4 @@ def test_a_number_that_was_tampered_with_is_seen(tmp_path):
     numbers, _ = _files(REFERENCE_RUN)
     loss = json.loads((REFERENCE_RUN / "pretrain" / "stage.json").read_text())["facts"]["final_loss_nats"]
     assert loss in numbers
-    assert not any(abs(one - (loss + 0.1234)) <= 0.0005 for one in numbers | _followed(REFERENCE_RUN))
+    assert not any(abs(one - (loss + 1234.5678)) <= 0.0005 for one in numbers | _followed(REFERENCE_RUN))
