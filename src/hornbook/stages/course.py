@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,17 @@ def draw_course(metrics_path: Path, svg_path: Path, title: str, panels: Mapping[
         )
         axes[0, 0].set(title=title)
         for axis, (label, names) in zip(axes[:, 0], panels.items(), strict=True):
+            looks_of_evaluations = cycle(({"marker": "o"}, {"marker": "s", "linestyle": "--"}))
             for name in names:
                 points = _points(records, name)
                 if not points:
                     continue
-                is_evaluation = "." in name
-                looks: dict[str, Any] = {"color": _ORANGE, "marker": "o", "markersize": 3} if is_evaluation else {}
-                axis.plot(*zip(*points, strict=True), **({"color": _BLUE, "linewidth": 0.8} | looks), label=name)
-                sentences.append(f"{name} goes from {points[0][1]:.3g} to {points[-1][1]:.3g}.")
+                looks: dict[str, Any] = {"color": _BLUE, "linewidth": 0.8}
+                if "." in name:
+                    looks = {"color": _ORANGE, "linewidth": 1.6, "markersize": 4, **next(looks_of_evaluations)}
+                words = name.replace(".", ": ").replace("_", " ")
+                axis.plot(*zip(*points, strict=True), **looks, label=words)
+                sentences.append(f"{words} goes from {points[0][1]:.3g} to {points[-1][1]:.3g}.")
             axis.set(ylabel=label)
             axis.legend(frameon=False)
         axes[-1, 0].set(xlabel="steps")
