@@ -182,6 +182,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(tmp_path: Path, write_recipe
 def test_what_an_earlier_form_of_the_recipe_left_counts_for_nothing(workshop: Workshop) -> None:
     workshop.run()
     assert workshop.run({"finetune.lr": 0.5}, until="finetune") == ["finetune"]
+    assert "of an earlier form of the recipe, and no longer used: export" in workshop.output.getvalue()
     assert list(workshop.run_directory.finished_stages()) == ["corpus", "finetune", "pretrain"]
     assert list(workshop.run_directory.summary()["stages"]) == ["corpus", "pretrain", "finetune"]
     assert (workshop.run_directory.path / "export" / "result.txt").is_file()

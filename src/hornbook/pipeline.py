@@ -347,10 +347,15 @@ def _begin(
     done = {stage.name for stage in stages if run.stage(stage.name).is_done(fingerprints[stage.name])}
     _check_needs(stages, selected, done)
     _check_rows(recipe)
-    run.keep_finished(fingerprints)
+    outdated = run.keep_finished(fingerprints)
     run.write_recipe(recipe)
     _announce(run, stages, selected, done, console)
-    return {stage.name: fingerprints[stage.name] for stage in selected if stage.name not in done}
+    to_do = {stage.name: fingerprints[stage.name] for stage in selected if stage.name not in done}
+    if set_aside := [name for name in outdated if name not in to_do]:
+        console.print(
+            f"  of an earlier form of the recipe, and no longer used: {', '.join(set_aside)}", highlight=False
+        )
+    return to_do
 
 
 def _run_stage(

@@ -207,17 +207,19 @@ class RunDirectory:
         folders = sorted(path for path in self.path.iterdir() if path.is_dir() and not path.name.startswith("."))
         return {path.name: record for path in folders if (record := self.stage(path.name).record()) is not None}
 
-    def keep_finished(self, fingerprints: Mapping[str, str]) -> None:
-        """Let only stages with these fingerprints count as finished; of others the files stay, and nothing uses them.
+    def keep_finished(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """Let only stages with these fingerprints count as finished, and return the others; their files stay.
 
         So no model, score or export of an earlier form of the recipe is taken for one of this form.
         """
-        summary = self.summary()
+        summary, others = self.summary(), []
         for name, record in self.finished_stages().items():
             if record["fingerprint"] != fingerprints.get(name):
                 (self.path / name / _FINISHED).unlink()
                 summary["stages"].pop(name, None)
                 write_json(self.path / "summary.json", summary)
+                others.append(name)
+        return others
 
     @contextmanager
     def lock(self) -> Iterator[None]:
