@@ -106,6 +106,15 @@ def test_rows_longer_than_the_model_takes_are_refused_before_anything_is_compute
     assert not list((tmp_path / "runs").rglob("metrics.jsonl"))
 
 
+def test_before_and_after_are_measured_on_as_many_pairs_as_the_recipe_validates_with(
+    preference_recipe: Path, tmp_path: Path
+) -> None:
+    folder, _ = run(preference_recipe, tmp_path / "runs", **{"preference.evaluation_rows": 2, "preference.tokens": 256})
+    facts = read_json(folder / "preference" / "stage.json")["facts"]
+    assert {facts["chosen_likelier_before"], facts["chosen_likelier"]} <= {0.0, 1.0}
+    assert facts["pairs"] == 40
+
+
 def test_a_given_micro_batch_of_pairs_counts_rows(
     preference_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

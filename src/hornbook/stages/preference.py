@@ -59,12 +59,13 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer.pad_id,
         derive_seed(context.recipe.seed, context.stage.name),
     )
-    validation = validation[: max(1, section.evaluation_rows // 2)]
-    held_back = PairBatches(validation, reference[2 * len(training) :], 1, row_tokens, tokenizer.pad_id, seed=0)
+    shown = validation[: max(1, section.evaluation_rows // 2)]
+    reference_of_shown = reference[2 * len(training) :][: 2 * len(shown)]
+    held_back = PairBatches(shown, reference_of_shown, 1, row_tokens, tokenizer.pad_id, seed=0)
     objective = DirectPreference(section.beta, section.label_smoothing, section.length_normalised)
 
     def validate(model: Transformer) -> dict[str, float]:
-        measured = _measure(objective, model, held_back, len(validation))
+        measured = _measure(objective, model, held_back, len(shown))
         context.console.print(
             f"validation: loss {measured['loss_nats']:.3f}, {measured['accuracy']:.0%} of the chosen answers gained "
             f"more, {measured['chosen_likelier']:.0%} are the likelier ones",

@@ -58,7 +58,7 @@ def _rows_of_file(path: Path) -> Iterator[PlacedRow]:
         else:
             table = csv.reader(lines)
         try:
-            yield from ((f"{path}, line {table.line_num}", _sound(row, str(path))) for row in table if row)
+            yield from ((f"{path}, line {table.line_num}", row) for row in table if row)
         except csv.Error as problem:
             raise UserError(
                 f"{path}, line {table.line_num}: cannot be read ({problem}). Perhaps a quote before it is never closed."
