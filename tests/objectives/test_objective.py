@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hornbook.batching.packing import IGNORE_INDEX
-from hornbook.objectives.objective import chunked_cross_entropy_sum
+from hornbook.objectives.objective import chunked_cross_entropy_sum, labelled
 
 N_ROWS, N_TOKENS, D_MODEL, VOCAB_SIZE = 3, 7, 5, 11
 
@@ -94,3 +94,14 @@ def test_a_frozen_head_gets_no_gradient_and_changes_no_other() -> None:
 
     expected = torch.autograd.grad(_reference(hidden, head, labels, None), hidden)
     torch.testing.assert_close(torch.autograd.grad(loss, hidden), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_labelled_tokens_come_in_few_lengths_and_the_filling_has_no_label() -> None:
+    hidden_BTD = torch.arange(2 * 90 * 3, dtype=torch.float32).reshape(2, 90, 3)
+    for n_labelled in (0, 1, 64, 65, 180):
+        labels_BT = torch.full((2, 90), IGNORE_INDEX)
+        labels_BT.view(-1)[:n_labelled] = 7
+        hidden_ND, labels_N = labelled(hidden_BTD, labels_BT)
+        assert len(hidden_ND) == len(labels_N) == -(-n_labelled // 64) * 64
+        assert torch.equal(hidden_ND[:n_labelled], hidden_BTD.flatten(0, 1)[:n_labelled])
+        assert labels_N.tolist() == [7] * n_labelled + [IGNORE_INDEX] * (len(labels_N) - n_labelled)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
+from hornbook.objectives.objective import labelled
 
 _SCORES_AT_ONCE = 2**24
 
@@ -19,14 +20,14 @@ _SCORES_AT_ONCE = 2**24
 def token_log_probabilities(model: Transformer, batch: Batch) -> Tensor:
     """(B,T): the log-probability in nats of each label, given what stands before it; 0 where there is none."""
     hidden_BTD = model(batch.input_ids, batch.position_ids, batch.document_ids)
-    is_labelled_BT = batch.labels != IGNORE_INDEX
-    hidden_ND, labels_N = hidden_BTD[is_labelled_BT], batch.labels[is_labelled_BT]
+    hidden_ND, labels_N = labelled(hidden_BTD, batch.labels)
     n_at_once = max(1, _SCORES_AT_ONCE // model.head_weight.shape[0])
     parts = [
         checkpoint(_log_probabilities, hidden, model.head_weight, labels, use_reentrant=False)
         for hidden, labels in zip(hidden_ND.split(n_at_once), labels_N.split(n_at_once), strict=True)
     ]
-    log_probabilities_N = torch.cat(parts)
+    is_labelled_BT = batch.labels != IGNORE_INDEX
+    log_probabilities_N = torch.cat(parts)[: int(is_labelled_BT.sum())]
     nothing_BT = torch.zeros(batch.labels.shape, dtype=log_probabilities_N.dtype, device=batch.labels.device)
     return nothing_BT.masked_scatter(is_labelled_BT, log_probabilities_N)
 
@@ -35,4 +36,4 @@ def _log_probabilities(hidden_ND: Tensor, head_weight_VD: Tensor, labels_N: Tens
     scores_NV = hidden_ND @ head_weight_VD.T
     # The softmax is in float32 at least, as everywhere.
     log_probabilities_NV = scores_NV.to(torch.promote_types(scores_NV.dtype, torch.float32)).log_softmax(-1)
-    return log_probabilities_NV.gather(1, labels_N[:, None]).squeeze(1)
+    return log_probabilities_NV.gather(1, labels_N.clamp_min(0)[:, None]).squeeze(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
-from hornbook.objectives.objective import Objective, chunked_cross_entropy_sum
+from hornbook.objectives.objective import Objective, chunked_cross_entropy_sum, filled_up, labelled
 
 
 class NextToken(Objective):
@@ -47,10 +47,6 @@ def _labelled_cross_entropy_sum(
     hidden_BTD: Tensor, head_weight_VD: Tensor, labels_BT: Tensor, weights_BT: Tensor | None
 ) -> Tensor:
     """`chunked_cross_entropy_sum` of the tokens with a label, put together as one row."""
-    is_labelled_BT = labels_BT != IGNORE_INDEX
-    return chunked_cross_entropy_sum(
-        hidden_BTD[is_labelled_BT][None],
-        head_weight_VD,
-        labels_BT[is_labelled_BT][None],
-        None if weights_BT is None else weights_BT[is_labelled_BT][None],
-    )
+    weights_1N = None if weights_BT is None else filled_up(weights_BT[labels_BT != IGNORE_INDEX])[None]
+    hidden_ND, labels_N = labelled(hidden_BTD, labels_BT)
+    return chunked_cross_entropy_sum(hidden_ND[None], head_weight_VD, labels_N[None], weights_1N)

@@ -14,6 +14,7 @@ Shapes: B rows, T tokens of a row, N = B*T, C tokens of a chunk, D d_model, V vo
 from typing import Any, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -25,6 +26,7 @@ from hornbook.parallel.tensor import Rows, own_rows
 _SCORES_AT_ONCE_CPU = 2**21
 _SCORES_AT_ONCE_ACCELERATOR = 2**27
 _MIN_CHUNK_TOKENS = 256
+_LABELLED_TOKENS_MULTIPLE = 64
 
 
 class Objective(Protocol):
@@ -47,6 +49,22 @@ class Objective(Protocol):
         Here it does not: the tokens that have a label differ in number, and each number would be compiled anew.
         """
         return self
+
+
+def labelled(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors (N,D) and labels (N,) of the tokens that have a label, in order, filled up."""
+    is_labelled_BT = labels_BT != IGNORE_INDEX
+    return filled_up(hidden_BTD[is_labelled_BT]), filled_up(labels_BT[is_labelled_BT], IGNORE_INDEX)
+
+
+def filled_up(tensor: Tensor, value: float = 0) -> Tensor:
+    """With more rows of `value` behind its own (N,...), up to a multiple of 64, so that few lengths occur.
+
+    A processor's bfloat16 products are compiled for each length that they meet, and what was compiled is kept: with
+    every length, gigabytes (docs/LOG.md, "A length of its own for every step").
+    """
+    n_more = -len(tensor) % _LABELLED_TOKENS_MULTIPLE
+    return F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, n_more), value=value)
 
 
 def chunked_cross_entropy_sum(
