@@ -1,8 +1,8 @@
 """Attention: every token looks back at the tokens before it and takes from each what it needs.
 
 `reference_attention` writes the computation out, one line for each step of the formula. `fused_attention` is
-torch's kernel for it, which never holds the T × T table of weights in memory. The tests hold the two
-together, and `attend` takes the faster one.
+torch's kernel for it, which never holds the T × T table of weights in memory. The tests hold all that there are
+to the first, and `attend` takes the fastest one.
 
 One head count decides the kind: n_kv_heads = n_heads is multi-head attention, n_kv_heads = 1 is multi-query
 (Shazeer, arXiv 1911.02150), and anything between is grouped-query (Ainslie et al., arXiv 2305.13245).
@@ -20,9 +20,11 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from hornbook.model.config import ModelConfig
 from hornbook.model.normalization import make_norm
 from hornbook.model.rotary import rotate
+from hornbook.model.softmax_attention import added_mask, softmax_attention
 
 Mask = Tensor | BlockMask
-"""Which of S tokens each of T may look at: (B,1,T,S) bool, or the same in blocks (hornbook.model.block_masks)."""
+"""Which of S tokens each of T may look at: (B,1,T,S) bool, or in another form for a kernel of its own: in blocks
+(hornbook.model.block_masks), or a number that is added to the scores (hornbook.model.softmax_attention)."""
 
 LONGEST_PLAIN_ROW_TOKENS = 512
 """Beyond it the table of attention weights would be most of what training keeps for the backward pass."""
@@ -88,6 +90,24 @@ def masks_by_window(
     return masks
 
 
+def added_masks_by_window(
+    config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
+) -> dict[int | None, Mask | None]:
+    """As `masks_by_window`, as what is added to the scores, for rows that are short enough for the plain formula.
+
+    Compiled code reads such numbers several times as fast as truth values.
+    """
+    masks = masks_by_window(config, n_tokens, device, document_ids_BT)
+    if n_tokens > LONGEST_PLAIN_ROW_TOKENS:
+        return masks
+    return {window_tokens: _added(mask, n_tokens, device) for window_tokens, mask in masks.items()}
+
+
+def _added(mask_B1TT: Mask | None, n_tokens: int, device: torch.device) -> Tensor:
+    assert not isinstance(mask_B1TT, BlockMask)
+    return added_mask(causal_mask(n_tokens, device) if mask_B1TT is None else mask_B1TT, torch.float32)
+
+
 def reference_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor) -> Tensor:
     """softmax(Q Kᵀ / √head_dim) V: equation 1 of Vaswani et al., arXiv 1706.03762."""
     heads_per_kv_head = q_BHTE.shape[1] // k_BKSE.shape[1]
@@ -116,28 +136,24 @@ def fused_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: T
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | None) -> Tensor:
-    """The faster of the two, decided from the shapes and the device alone. No mask means causal; blocks have a kernel
-    of their own.
+    """The fastest of all, decided from the shapes, the device and the mask's form. No mask means causal.
 
-    On a CPU the fused kernel gains nothing from bfloat16, while the matrix products of the plain formula run
-    twice as fast in it. The price is the table of weights in memory, so the formula is taken for short rows
-    only.
+    On a CPU in bfloat16 the backward pass of the fused kernel takes several times as long as that of the plain
+    formula. The price is the table of weights in memory, so the formula is taken for short rows only.
     """
+    n_tokens, is_grouped = q_BHTE.shape[2], q_BHTE.shape[1] != k_BKSE.shape[1]
     if isinstance(mask_B1TS, BlockMask):
-        is_grouped = q_BHTE.shape[1] != k_BKSE.shape[1]
         attended: Tensor = flex_attention(q_BHTE, k_BKSE, v_BKSE, block_mask=mask_B1TS, enable_gqa=is_grouped)
         return attended
-    n_tokens, n_seen = q_BHTE.shape[2], k_BKSE.shape[2]
-    plain_is_faster = (
-        q_BHTE.device.type == "cpu"
-        and q_BHTE.dtype == torch.bfloat16
-        and n_tokens == n_seen <= LONGEST_PLAIN_ROW_TOKENS
-    )
-    if not plain_is_faster:
-        return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
-    if mask_B1TS is None:
-        mask_B1TS = causal_mask(n_tokens, q_BHTE.device)
-    return reference_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+    if mask_B1TS is None or not mask_B1TS.is_floating_point():
+        is_trained_on_cpu = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16 and torch.is_grad_enabled()
+        if not (is_trained_on_cpu and n_tokens == k_BKSE.shape[2] <= LONGEST_PLAIN_ROW_TOKENS):
+            return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+        mask_B1TS = _added(mask_B1TS, n_tokens, q_BHTE.device)
+    if is_grouped:
+        heads_per_kv_head = q_BHTE.shape[1] // k_BKSE.shape[1]
+        k_BKSE, v_BKSE = (each.repeat_interleave(heads_per_kv_head, dim=1) for each in (k_BKSE, v_BKSE))
+    return softmax_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
 
 
 class Attention(nn.Module):

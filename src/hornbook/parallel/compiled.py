@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from hornbook.model.attention import masks_by_window
+from hornbook.model.attention import added_masks_by_window, masks_by_window
 from hornbook.model.block_masks import block_masks_by_window
 from hornbook.model.transformer import Decoder, Layer
 
@@ -22,7 +22,8 @@ from hornbook.model.transformer import Decoder, Layer
 class CompiledLayers:
     """The layers of a model, or of this process's part of it, compiled when they are first called within `attached`.
 
-    dtype: the type computed in. On a GPU in bfloat16, attention then skips what nobody looks at. Making one throws away
+    dtype: the type computed in. In bfloat16, a GPU then skips what nobody looks at, and a CPU takes the plain formula
+    of attention where rows are short. Making one throws away
     all that was compiled in this process before: all modules are called through one function, of which the compiler
     keeps a few versions only.
     """
@@ -33,6 +34,8 @@ class CompiledLayers:
         self._decoders = [module for module in model.modules() if isinstance(module, Decoder)]
         self._calls = [torch.compile(layer._call_impl, dynamic=False) for layer in self._layers]
         self._make_masks = masks_by_window
+        if device.type == "cpu" and dtype == torch.bfloat16:
+            self._make_masks = added_masks_by_window
         if device.type == "cuda" and dtype == torch.bfloat16:
             self._make_masks = block_masks_by_window
             # Compiling a layer that is to be computed again runs its attention once as plain code.
