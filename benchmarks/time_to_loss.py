@@ -12,8 +12,9 @@ Steps are interleaved: the next is made by whoever has used least of its budget,
 Each schedule is stretched over the budget. The budget is in seconds of the processor with one thread
 (OMP_NUM_THREADS=1), else of the clock; compiling and validating are not counted.
 
-A contender is NAME or NAME:SETTING=VALUE,... Settings of hornbook: those of a recipe's sections model and pretrain,
-and rows. Settings of the peers: rows, and lr (nanoGPT) or lr_factor (nanochat). nanoGPT's defaults here are the tuned
+A contender is NAME or NAME:SETTING=VALUE,... Settings of all: rows, and share, the part of the budget over which the
+contender's schedule is stretched and after which it stands still. Settings of hornbook: those of a recipe's sections
+model and pretrain. Settings of the peers: lr (nanoGPT) or lr_factor (nanochat). nanoGPT's defaults here are the tuned
 ones: learning rate 3e-3 with 100 steps of warm-up, momenta 0.9 and 0.99. nanochat follows its own rules for rates,
 momentum and weight decay; rates three times as high were the best found for budgets of minutes (lr_factor=3).
 """
@@ -53,6 +54,8 @@ class Runner:
     shape: Shape
     set_rates: Callable[[float, int], None]
     """Called before each step with the share of the budget that is used, and the number of the step."""
+    share: float = 1.0
+    """Of the budget."""
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
     seconds: float = 0.0
     steps: int = 0
@@ -61,7 +64,7 @@ class Runner:
         starts = torch.randint(len(stream) - self.shape.row_tokens, (self.shape.rows,), generator=self.generator)
         ids = torch.stack([stream[start : start + self.shape.row_tokens + 1] for start in starts.tolist()])
         started = now()
-        self.set_rates(self.seconds / budget, self.steps)
+        self.set_rates(self.seconds / (self.share * budget), self.steps)
         self.contender.step(ids)
         self.seconds += now() - started
         self.steps += 1
@@ -93,8 +96,8 @@ def main() -> None:
     marks = [options.budget * (number + 1) / options.validations for number in range(options.validations)]
     print(f"{'seconds':>8}  " + "  ".join(f"{runner.label:>24}" for runner in runners))
     for mark in marks:
-        while any(runner.seconds < mark for runner in runners):
-            min(runners, key=lambda runner: runner.seconds).step(stream, options.budget)
+        while behind := [runner for runner in runners if runner.seconds < min(mark, runner.share * options.budget)]:
+            min(behind, key=lambda runner: runner.seconds).step(stream, options.budget)
         found = [bits_per_byte(runner.contender, windows, token_bytes) for runner in runners]
         cells = [f"{bits:.4f} ({runner.steps} steps)" for bits, runner in zip(found, runners, strict=True)]
         print(f"{mark:>8.0f}  " + "  ".join(f"{cell:>24}" for cell in cells), flush=True)
@@ -145,7 +148,7 @@ def make_runner(text: str, shape: Shape, peers: Path, dtype: torch.dtype, compil
         key: value_of(word) for key, word in (setting.split("=", 1) for setting in listed.split(",") if setting)
     }
     default_rows = 8 if name == "hornbook" else 16
-    shape = replace(shape, rows=settings.pop("rows", default_rows))
+    shape, share = replace(shape, rows=settings.pop("rows", default_rows)), settings.pop("share", 1.0)
     make = {"hornbook": _hornbook, "nanoGPT": _nanogpt, "nanochat": _nanochat}[name]
     contender, set_rates = make(shape, peers, dtype, compiled, settings)
     kept_weights = {key: value.clone() for key, value in contender.model.state_dict().items()}
@@ -154,7 +157,7 @@ def make_runner(text: str, shape: Shape, peers: Path, dtype: torch.dtype, compil
         contender.step(torch.zeros(shape.rows, shape.row_tokens + 1, dtype=torch.int64))
     contender.model.load_state_dict(kept_weights)
     contender.optimizer.load_state_dict(kept_state)
-    return Runner(text, contender, shape, set_rates)
+    return Runner(text, contender, shape, set_rates, share)
 
 
 def value_of(word: str) -> Any:
