@@ -10,7 +10,7 @@ import pytest
 
 from hornbook.errors import UserError
 from hornbook.inference import commands
-from hornbook.inference.commands import Writing, chat, sample, text_pieces, without_oldest
+from hornbook.inference.commands import Writing, chat, sample, text_pieces
 from hornbook.inference.load import load_engine
 from hornbook.tokenizer.chat import Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -135,22 +135,6 @@ def test_chat_ends_with_the_input(run: Path, scripted: ScriptedEngine, monkeypat
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n"))
     chat(run, Writing(40))
     assert len(scripted.asked) == 1
-
-
-def test_the_oldest_turns_leave_a_conversation_that_is_too_long(tokenizer: Tokenizer):
-    turns = [[{"role": "user", "content": f"cat {n}"}, {"role": "assistant", "content": "mat"}] for n in range(9)]
-    messages = [message for turn in turns for message in turn] + [{"role": "user", "content": "sat"}]
-    kept = without_oldest(messages, tokenizer, room_tokens=40)
-    assert 1 < len(kept) < len(messages)
-    assert kept == messages[-len(kept) :]
-    assert kept[0]["role"] == "user"
-    assert len(render(kept, tokenizer, add_generation_prompt=True)[0]) <= 40
-    assert len(render(messages[-len(kept) - 2 :], tokenizer, add_generation_prompt=True)[0]) > 40
-
-
-def test_a_single_message_is_kept_however_long_it_is(tokenizer: Tokenizer):
-    messages = [{"role": "user", "content": "cat " * 100}]
-    assert without_oldest(messages, tokenizer, room_tokens=40) == messages
 
 
 def test_chat_with_a_model_that_was_not_fine_tuned_is_refused(run: Path):

@@ -84,6 +84,26 @@ def test_a_chat_answer_is_what_the_engine_writes_streamed_or_not(serve: Serve, e
     assert streamed[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
 
 
+def test_a_conversation_that_no_longer_fits_loses_its_oldest_turns_where_that_is_asked_for(
+    serve: Serve, engine: Engine
+):
+    context = engine.model.config.max_seq_len
+    long = [*[*ASK, {"role": "assistant", "content": "there was"}] * context, *ASK]
+    with serve() as client:
+        refused = client.post("/v1/chat/completions", json={"messages": long, "max_tokens": 5})
+        body = {"messages": long, "max_tokens": 5, "temperature": 0, "truncation": "auto"}
+        answered = client.post("/v1/chat/completions", json=body)
+        short = client.post("/v1/chat/completions", json=body | {"messages": ASK})
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    assert answered.status_code == 200
+    n_left_out = int(answered.headers["X-Messages-Left-Out"])
+    prompt, _ = render(long[n_left_out:], engine.tokenizer, add_generation_prompt=True)
+    more, _ = render(long[n_left_out - 2 :], engine.tokenizer, add_generation_prompt=True)
+    assert len(prompt) <= context - 5 < len(more)
+    assert answered.json()["usage"]["prompt_tokens"] == len(prompt)
+    assert short.headers["X-Messages-Left-Out"] == "0"
+
+
 def test_the_openai_client_works_unchanged(serve: Serve, engine: Engine):
     openai = pytest.importorskip("openai")
     with serve(api_key="sesame") as client:

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from hornbook.errors import UserError
-from hornbook.tokenizer.chat import render
+from hornbook.tokenizer.chat import render, without_oldest
 from hornbook.tokenizer.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -103,3 +103,27 @@ def test_what_is_no_conversation_is_refused(tokenizer: Tokenizer, messages: list
 def test_there_must_be_something_to_answer(tokenizer: Tokenizer, messages: list[dict]) -> None:
     with pytest.raises(UserError, match="last message is not from the user"):
         render(messages, tokenizer, add_generation_prompt=True)
+
+
+def test_the_oldest_turns_leave_a_conversation_that_is_too_long(tokenizer: Tokenizer):
+    turns = [[{"role": "user", "content": f"cat {n}"}, {"role": "assistant", "content": "mat"}] for n in range(9)]
+    messages = [message for turn in turns for message in turn] + [{"role": "user", "content": "sat"}]
+    kept = without_oldest(messages, tokenizer, room_tokens=60)
+    assert 1 < len(kept) < len(messages)
+    assert kept == messages[-len(kept) :]
+    assert kept[0]["role"] == "user"
+    assert len(render(kept, tokenizer, add_generation_prompt=True)[0]) <= 60
+    assert len(render(messages[-len(kept) - 2 :], tokenizer, add_generation_prompt=True)[0]) > 60
+
+
+def test_the_system_message_stays_whatever_leaves(tokenizer: Tokenizer):
+    messages = [SYSTEM, *[USER, ASSISTANT] * 9, USER_AGAIN]
+    kept = without_oldest(messages, tokenizer, room_tokens=90)
+    assert 3 < len(kept) < len(messages)
+    assert kept == [SYSTEM, *messages[-len(kept) + 1 :]]
+    assert kept[1] == USER
+
+
+def test_a_single_message_is_kept_however_long_it_is(tokenizer: Tokenizer):
+    messages = [{"role": "user", "content": "cat " * 100}]
+    assert without_oldest(messages, tokenizer, room_tokens=60) == messages

@@ -12,7 +12,7 @@ from hornbook.inference.load import TUNED_STAGES, EngineOptions, find_model, loa
 from hornbook.inference.sampling import Sampling
 from hornbook.inference.text import TextStream
 from hornbook.runtime import derive_seed
-from hornbook.tokenizer.chat import Message, render
+from hornbook.tokenizer.chat import Message, render, without_oldest
 from hornbook.tokenizer.tokenizer import Tokenizer
 
 _LEAVES = ("/quit", "/exit")
@@ -136,16 +136,6 @@ def text_pieces(tokens: Iterable[int], tokenizer: Tokenizer, stop_strings: Seque
             return
     if rest := stream.finish():
         yield rest
-
-
-def without_oldest(messages: list[Message], tokenizer: Tokenizer, room_tokens: int) -> list[Message]:
-    """The conversation without as many of its oldest turns, question and answer, as do not fit the room.
-
-    The last message always stays; should it alone be too long, the engine reads its end.
-    """
-    while len(messages) > 1 and len(render(messages, tokenizer, add_generation_prompt=True)[0]) > room_tokens:
-        messages = messages[2:]
-    return messages
 
 
 def _ask() -> str:

@@ -115,6 +115,8 @@ class ChatRequest(GenerationRequest):
     """A conversation to be answered."""
 
     messages: list[ChatMessage] = Field(min_length=1)
+    # OpenAI's other interface, that of responses, has it: "auto" leaves out the oldest turns that do not fit.
+    truncation: Literal["auto", "disabled"] = "disabled"
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)

@@ -20,7 +20,9 @@ from hornbook.inference.engine import Engine
 from hornbook.inference.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from hornbook.inference.text import TextStream
 from hornbook.inference.worker import QueueFull, Worker
-from hornbook.tokenizer.chat import END_OF_TURN, render
+from hornbook.tokenizer.chat import END_OF_TURN, Message, check_messages, render, without_oldest
+
+LEFT_OUT_HEADER = "X-Messages-Left-Out"
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,17 @@ class Serving:
 
     async def chat(self, body: ChatRequest, http: Request) -> Response:
         """Answer a conversation. Raises Refused."""
+        wanted = body.max_completion_tokens or body.max_tokens
+        messages: list[Message] = [one.as_message for one in body.messages]
         try:
-            prompt, _ = render([one.as_message for one in body.messages], self._tokenizer, add_generation_prompt=True)
+            if body.truncation == "auto":
+                answer_tokens = min(wanted or self._limits.default_tokens, self._context_tokens // 2)
+                check_messages(messages, before_answer=True)
+                messages = without_oldest(messages, self._tokenizer, self._context_tokens - answer_tokens)
+            prompt, _ = render(messages, self._tokenizer, add_generation_prompt=True)
             stop_ids = (self._tokenizer.special_id(END_OF_TURN),)
         except UserError as problem:
             raise Refused(400, str(problem)) from problem
-        wanted = body.max_completion_tokens or body.max_tokens
         choices = self._choices(body, [prompt], wanted, body.n_alternatives, stop_ids)
 
         def part(key: str) -> _Format:
@@ -114,7 +121,10 @@ class Serving:
 
             return fields
 
-        return await self._answer(body, http, choices, "chat.completion", part("message"), part("delta"))
+        answered = await self._answer(body, http, choices, "chat.completion", part("message"), part("delta"))
+        if body.truncation == "auto":
+            answered.headers[LEFT_OUT_HEADER] = str(len(body.messages) - len(messages))
+        return answered
 
     def _choices(
         self,

@@ -54,6 +54,18 @@ def render(
     return ids, mask
 
 
+def without_oldest(messages: Sequence[Message], tokenizer: "Tokenizer", room_tokens: int) -> list[Message]:
+    """The conversation without as many of its oldest turns, question and answer, as do not fit the room.
+
+    A system message and the last message always stay, also where they alone are too long.
+    """
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = list(messages[len(system) :])
+    while len(turns) > 1 and len(render([*system, *turns], tokenizer, add_generation_prompt=True)[0]) > room_tokens:
+        turns = turns[2:]
+    return [*system, *turns]
+
+
 def check_messages(messages: Sequence[Message], before_answer: bool) -> None:
     """Raise UserError unless user and assistant take turns, the user first, after at most one system message.
 

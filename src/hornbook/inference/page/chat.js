@@ -59,7 +59,7 @@ function keepSettings() {
 }
 
 function requestBody(messages) {
-  const body = { messages, stream: true, logprobs: true, top_logprobs: ALTERNATIVES };
+  const body = { messages, truncation: "auto", stream: true, logprobs: true, top_logprobs: ALTERNATIVES };
   for (const name of ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed"]) {
     const { value } = setting(name);
     if (value !== "") body[name] = Number(value);
@@ -156,6 +156,7 @@ async function answer(conversation) {
   const mine = running = new AbortController();
   draw();
   say("The model is writing.");
+  let finish = "stop";
   try {
     const response = await complete(asked, mine.signal);
     for await (const event of events(response.body)) {
@@ -164,9 +165,10 @@ async function answer(conversation) {
       if (!choice) continue;
       message.content += choice.delta.content ?? "";
       message.tokens.push(...(choice.logprobs?.content ?? []));
+      finish = choice.finish_reason ?? finish;
       show(conversation, message);
     }
-    say("The answer is complete.");
+    say(finish === "length" ? "The answer was cut off: there was no room for more." : "The answer is complete.");
   } catch (problem) {
     if (problem.name === "AbortError") say("Stopped.");
     else {
@@ -180,18 +182,15 @@ async function answer(conversation) {
   }
 }
 
-/* What no longer fits into the context is left out, a question and its answer at a time, the oldest first. */
+/* The server leaves out what no longer fits into the context, the oldest turns first, and says how many messages. */
 async function complete(asked, signal) {
-  for (;;) {
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(requestBody(asked)), signal,
-    });
-    if (response.ok) return response;
-    const error = (await response.json().catch(() => null))?.error;
-    if (error?.code !== "context_length_exceeded" || asked.length < 3) throw new Error(error?.message ?? response.statusText);
-    asked = asked.slice(2);
+  const response = await fetch("/v1/chat/completions", {
+    method: "POST", headers: headers(), body: JSON.stringify(requestBody(asked)), signal,
+  });
+  if (!response.ok) throw new Error((await response.json().catch(() => null))?.error?.message ?? response.statusText);
+  if (Number(response.headers.get("X-Messages-Left-Out")))
     say("The model is writing. The beginning of this conversation no longer fits, and was left out.");
-  }
+  return response;
 }
 
 function show(conversation, message) {
