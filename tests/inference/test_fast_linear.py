@@ -74,6 +74,24 @@ def test_rows_of_zeros_and_vectors_of_zeros_give_zeros(products: Products):
     assert not products.multiply(held, scales, torch.zeros(2, 40)).any()
 
 
+def test_many_vectors_in_bfloat16_are_multiplied_in_few_lengths(monkeypatch: pytest.MonkeyPatch):
+    linear = FastLinear(normal(24, 16).bfloat16(), normal(24).bfloat16(), None, is_int8=False)
+    lengths = set()
+    plain = F.linear
+
+    def watched(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        lengths.add(len(x))
+        return plain(x, *others)
+
+    vectors = normal(1, 2000, 16).bfloat16()
+    whole = plain(vectors, linear.weight, linear.bias)
+    monkeypatch.setattr(F, "linear", watched)
+    for n_vectors in range(1, 2001, 7):
+        torch.testing.assert_close(linear(vectors[:, :n_vectors]), whole[:, :n_vectors], rtol=0.02, atol=0.02)
+    assert max(lengths) <= 2048
+    assert len(lengths) < 20
+
+
 def test_int8_is_off_by_at_most_half_a_step():
     weight = normal(20, 33)
     integers, scales = int8_rows(weight)

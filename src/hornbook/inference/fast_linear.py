@@ -67,11 +67,25 @@ class FastLinear(nn.Module):
         """(...,I) → (...,O), in the input's dtype."""
         n_vectors = x.numel() // x.shape[-1]
         if self._products is None or (self.scales is None and n_vectors > MOST_VECTORS):
-            return F.linear(x, self.weight, self.bias)
+            return _linear_of_few_lengths(x, self.weight, self.bias)
         out = self._products.multiply(self.weight, self.scales, x.float().contiguous())
         if self.bias is not None:
             out += self.bias
         return out.to(x.dtype)
+
+
+def _linear_of_few_lengths(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """`F.linear`, in bfloat16 with vectors of zeros added, so that few numbers of vectors occur.
+
+    For each number torch's product in bfloat16 is compiled anew, and what was compiled is kept: prompts come in every
+    length, and the server would grow by megabytes with each (docs/LOG.md).
+    """
+    if x.dtype != torch.bfloat16:
+        return F.linear(x, weight_OI, bias_O)
+    x_NI = x.flatten(0, -2)
+    # Up to a multiple of 64, or of the power of two between an eighth and a quarter of their number where that is more.
+    n_more = -len(x_NI) % max(64, 1 << max(0, len(x_NI).bit_length() - 3))
+    return F.linear(F.pad(x_NI, (0, 0, 0, n_more)), weight_OI, bias_O)[: len(x_NI)].unflatten(0, x.shape[:-1])
 
 
 class FastAttention(nn.Module):
