@@ -1,4 +1,5 @@
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hornbook.model.attention import (
     reference_attention,
 )
 from hornbook.model.config import ModelConfig, config_from_recipe
-from hornbook.model.softmax_attention import softmax_attention
+from hornbook.model.softmax_attention import exact_products, softmax_attention
 from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
 
@@ -93,6 +94,20 @@ def test_the_formula_with_its_own_backward_pass_equals_the_reference(document_id
         own, reference = softmax_attention(*inputs, added), reference_attention(*inputs, seen)
         torch.testing.assert_close(own, reference)
         torch.testing.assert_close(gradients(own, inputs), gradients(reference, inputs))
+
+
+def test_sums_of_bfloat16_products_are_not_rounded_before_they_are_compared():
+    q, k, v = (torch.zeros(1, 1, 2, 64, dtype=torch.bfloat16) for _ in range(3))
+    # Scores of 100 and 100.25 before the division by 8: in bfloat16 both would be 100.
+    q[..., 0], k[..., 0], k[0, 0, 1, 1], q[..., 1] = 10, 10, 0.5, 0.5
+    v[0, 0, 1] = 1
+    sees_both = torch.zeros(1, 1, 2, 2)
+    for context in (nullcontext, exact_products):
+        with context():
+            attended = softmax_attention(q, k, v, sees_both)
+        torch.testing.assert_close(
+            attended.float(), torch.full((1, 1, 2, 64), torch.tensor(0.25 / 8).sigmoid().item()), rtol=0.004, atol=0
+        )
 
 
 def test_masks_of_long_rows_stay_truth_values_and_go_to_the_fused_kernel():

@@ -8,14 +8,15 @@ Evaluation and generation run the model as it is: their rows are of many lengths
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from hornbook.model.attention import added_masks_by_window, masks_by_window
 from hornbook.model.block_masks import block_masks_by_window
+from hornbook.model.softmax_attention import exact_products
 from hornbook.model.transformer import Decoder, Layer
 
 
@@ -34,8 +35,9 @@ class CompiledLayers:
         self._decoders = [module for module in model.modules() if isinstance(module, Decoder)]
         self._calls = [torch.compile(layer._call_impl, dynamic=False) for layer in self._layers]
         self._make_masks = masks_by_window
+        self._settings: Callable[[], AbstractContextManager[None]] = nullcontext
         if device.type == "cpu" and dtype == torch.bfloat16:
-            self._make_masks = added_masks_by_window
+            self._make_masks, self._settings = added_masks_by_window, exact_products
         if device.type == "cuda" and dtype == torch.bfloat16:
             self._make_masks = block_masks_by_window
             # Compiling a layer that is to be computed again runs its attention once as plain code.
@@ -49,7 +51,8 @@ class CompiledLayers:
         for decoder in self._decoders:
             decoder.make_masks = self._make_masks
         try:
-            yield
+            with self._settings():
+                yield
         finally:
             for layer in self._layers:
                 layer._compiled_call_impl = None
