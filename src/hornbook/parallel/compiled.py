@@ -24,9 +24,8 @@ class CompiledLayers:
     """The layers of a model, or of this process's part of it, compiled when they are first called within `attached`.
 
     dtype: the type computed in. In bfloat16, a GPU then skips what nobody looks at, and a CPU takes the plain formula
-    of attention where rows are short. Making one throws away
-    all that was compiled in this process before: all modules are called through one function, of which the compiler
-    keeps a few versions only.
+    of attention where rows are short. Making one throws away all that was compiled in this process before: all modules
+    are called through one function, of which the compiler keeps a few versions only.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
