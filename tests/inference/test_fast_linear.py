@@ -89,7 +89,7 @@ def test_many_vectors_in_bfloat16_are_multiplied_in_few_lengths(monkeypatch: pyt
     for n_vectors in range(1, 2001, 7):
         torch.testing.assert_close(linear(vectors[:, :n_vectors]), whole[:, :n_vectors], rtol=0.02, atol=0.02)
     assert max(lengths) <= 2048
-    assert len(lengths) < 20
+    assert len(lengths) < 30
 
 
 def test_int8_is_off_by_at_most_half_a_step():

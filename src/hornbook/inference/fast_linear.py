@@ -28,7 +28,8 @@ from hornbook.model.rotary import rotate
 from hornbook.model.transformer import Layer, Transformer
 
 MOST_VECTORS = 32
-"""Beyond so many vectors torch's own product of float32 or bfloat16 is faster."""
+"""Beyond so many vectors torch's own product of float32 or bfloat16 is faster; of bfloat16 on a processor with AMX,
+which multiplies whole tiles, from two on."""
 
 
 def int8_rows(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,6 +49,8 @@ class FastLinear(nn.Module):
         super().__init__()
         self._products = products
         self.scales: Tensor | None = None  # on the CPU with the weights, where this module stays
+        has_tiles = weight_OI.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+        self._most_vectors = 1 if has_tiles else MOST_VECTORS
         weight_OI = weight_OI.detach()
         if is_int8:
             integers_OI, scales_O = int8_rows(weight_OI)
@@ -66,7 +69,7 @@ class FastLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(...,I) → (...,O), in the input's dtype."""
         n_vectors = x.numel() // x.shape[-1]
-        if self._products is None or (self.scales is None and n_vectors > MOST_VECTORS):
+        if self._products is None or (self.scales is None and n_vectors > self._most_vectors):
             return _linear_of_few_lengths(x, self.weight, self.bias)
         out = self._products.multiply(self.weight, self.scales, x.float().contiguous())
         if self.bias is not None:
@@ -83,8 +86,8 @@ def _linear_of_few_lengths(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) 
     if x.dtype != torch.bfloat16:
         return F.linear(x, weight_OI, bias_O)
     x_NI = x.flatten(0, -2)
-    # Up to a multiple of 64, or of the power of two between an eighth and a quarter of their number where that is more.
-    n_more = -len(x_NI) % max(64, 1 << max(0, len(x_NI).bit_length() - 3))
+    # Up to a multiple of 16, or of the power of two between an eighth and a quarter of their number where that is more.
+    n_more = -len(x_NI) % max(16, 1 << max(0, len(x_NI).bit_length() - 3))
     return F.linear(F.pad(x_NI, (0, 0, 0, n_more)), weight_OI, bias_O)[: len(x_NI)].unflatten(0, x.shape[:-1])
 
 
