@@ -117,7 +117,7 @@ def test_a_ladder_predicts_the_run_that_it_holds_out(
     assert abs(found["held_out"]["off_by"]) < 0.02
     assert (tmp_path / "stories.law.svg").is_file()
     assert max(abs(share) for share in found["held_out"]["curve_off_by"]) < 0.03
-    assert found["law"]["above"][-1] == pytest.approx(1.0, abs=0.02)
+    assert len(found["law"]["above"]["windows"]) == N_WINDOWS
     assert read_law(tmp_path) is None  # a run's folder has its own copy
 
 

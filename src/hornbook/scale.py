@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from hornbook.planning.ladder import HELD_OUT, Rung, budget_of, ladder, rung, ru
 from hornbook.planning.law import Law
 from hornbook.planning.law_picture import draw_law
 from hornbook.planning.plan import planned_config
-from hornbook.planning.scaling import Point, bootstrap, factors_above, fit_law
+from hornbook.planning.scaling import Point, approach, bootstrap, fit_law
 from hornbook.planning.units import quantity
 from hornbook.recipe import Recipe
 from hornbook.run_directory import RunDirectory, read_json, write_json
@@ -67,8 +67,7 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     made = [_run(recipe, one, options.runs, data, console) for one in rungs]
     points = [point for point, _ in made]
     law = fit_law(points)
-    dear = [run for run, one in zip(made, rungs, strict=True) if one.flops > flops / 2]
-    law = replace(law, above=factors_above(law, dear))
+    law = replace(law, above=approach(law, made))
     best, tokens = law.best_split(HELD_OUT * flops)
     held_out = rung(recipe, best, HELD_OUT * flops)
     predicted = law.loss(held_out.parameters, held_out.tokens)
@@ -76,7 +75,7 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     measured, curve = _run(recipe, held_out, options.runs, data, console)
     intervals = bootstrap(points, law, HELD_OUT * flops)
     found = {
-        "law": vars(law),
+        "law": asdict(law),
         "intervals_80_percent": {name: vars(interval) for name, interval in intervals.items()},
         "points": [vars(point) for point in points],
         "best_for_four_times": {"flops": HELD_OUT * flops, "parameters": best, "tokens": tokens},
@@ -90,7 +89,7 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     if options.json:
         print(json.dumps(found, indent=2))
         return
-    _print(found, points, console)
+    _print(found, law, points, console)
     console.print(f"{options.recipe.with_suffix(f'.{LAW_FILE}')}, {picture}", highlight=False, soft_wrap=True)
 
 
@@ -117,11 +116,11 @@ def _run(
     return Point(one.parameters, one.tokens, loss), curve
 
 
-def _print(found: dict[str, Any], points: list[Point], console: Console) -> None:
+def _print(found: dict[str, Any], law: Law, points: list[Point], console: Console) -> None:
     table = Table("parameters", title="The ladder", title_justify="left")
     for column in ("tokens", "FLOPs", "loss, nats", "by the law", "off by"):
         table.add_column(column, justify="right")
-    law, held_out = Law(**found["law"]), found["held_out"]
+    held_out = found["held_out"]
     last = Point(held_out["parameters"], held_out["tokens"], held_out["loss"])
     for point in [*points, last]:
         if point is last:

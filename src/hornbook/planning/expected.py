@@ -22,7 +22,7 @@ from typing import Any
 
 from hornbook.model.config import ModelConfig
 from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Band, Record, band_of, windows
-from hornbook.planning.law import Law
+from hornbook.planning.law import Approach, Law
 from hornbook.recipe_training import TrainingSection
 from hornbook.run_directory import atomic_write, read_json, write_json
 from hornbook.training.curve import ExpectedCurve
@@ -171,8 +171,9 @@ def read_law(run: Path) -> Law | None:
 
 
 def _law(path: Path) -> Law:
-    numbers = read_json(path)["law"]
-    return Law(**numbers | {"above": tuple(numbers.get("above", ()))})
+    numbers = dict(read_json(path)["law"])
+    above = numbers.pop("above", None)
+    return Law(**numbers, above=Approach(**above) if isinstance(above, dict) else None)
 
 
 def write_reference(path: Path, reference: Mapping[str, Any]) -> None:

@@ -10,13 +10,12 @@ torch is imported where a fit is made.
 import itertools
 import math
 import random
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hornbook.planning.curves import N_WINDOWS
-from hornbook.planning.law import Law
+from hornbook.planning.law import Approach, Law
 
 if TYPE_CHECKING:
     import torch
@@ -49,19 +48,28 @@ class Interval:
     high: float
 
 
-def factors_above(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]]) -> tuple[float, ...]:
-    """For each window the factor by which the losses of these runs lie above the law: the median over the runs.
+def approach(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]]) -> Approach:
+    """How these runs came down to the law: for each window the least squares of the factors' logarithms.
 
     Raises ValueError where no run has a value in some window.
     """
-    columns: list[list[float]] = [[] for _ in range(N_WINDOWS)]
-    for point, windows in runs:
-        for column, window, loss in zip(columns, windows, law.losses(point.parameters, point.tokens), strict=True):
-            if window is not None:
-                column.append(window / loss)
-    if not all(columns):
-        raise ValueError("the runs are too short: some windows of their training have no step")
-    return tuple(statistics.median(column) for column in columns)
+    import torch
+
+    found = []
+    for number in range(N_WINDOWS):
+        rows, logs = [], []
+        for point, windows in runs:
+            loss = windows[number]
+            if loss is not None:
+                rows.append([1.0, math.log(point.parameters), math.log(point.tokens)])
+                logs.append([math.log(loss / law.losses(point.parameters, point.tokens)[number])])
+        if not rows:
+            raise ValueError("the runs are too short: some windows of their training have no step")
+        # The smallest numbers that fit, where fewer than three runs could not tell them.
+        places, values = torch.tensor(rows, dtype=torch.float64), torch.tensor(logs, dtype=torch.float64)
+        found.append(tuple((torch.linalg.pinv(places) @ values).flatten().tolist()))
+    parameters, tokens = ([getattr(point, name) for point, _ in runs] for name in ("parameters", "tokens"))
+    return Approach(tuple(found), (min(parameters), max(parameters)), (min(tokens), max(tokens)))
 
 
 def fit_law(points: Sequence[Point], beginnings: Sequence[Law] | None = None) -> Law:
