@@ -139,15 +139,17 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | Non
     """The fastest of all, decided from the shapes, the device and the mask's form. No mask means causal.
 
     On a CPU in bfloat16 the backward pass of the fused kernel takes several times as long as that of the plain
-    formula. The price is the table of weights in memory, so the formula is taken for short rows only.
+    formula. The price is the table of weights in memory, so training takes the formula for short rows only.
     """
     n_tokens, is_grouped = q_BHTE.shape[2], q_BHTE.shape[1] != k_BKSE.shape[1]
     if isinstance(mask_B1TS, BlockMask):
         attended: Tensor = flex_attention(q_BHTE, k_BKSE, v_BKSE, block_mask=mask_B1TS, enable_gqa=is_grouped)
         return attended
     if mask_B1TS is None or not mask_B1TS.is_floating_point():
-        is_trained_on_cpu = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16 and torch.is_grad_enabled()
-        if not (is_trained_on_cpu and n_tokens == k_BKSE.shape[2] <= LONGEST_PLAIN_ROW_TOKENS):
+        # Training computes in bfloat16 by autocast; so does what it is compared with, that must be computed alike.
+        is_on_cpu = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16
+        is_training = is_on_cpu and torch.is_autocast_enabled("cpu")
+        if not (is_training and n_tokens == k_BKSE.shape[2] <= LONGEST_PLAIN_ROW_TOKENS):
             return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
         mask_B1TS = _added(mask_B1TS, n_tokens, q_BHTE.device)
     if is_grouped:
