@@ -89,14 +89,9 @@ def multiplies_bfloat16(device: "torch.device") -> bool:
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and cpu_multiplies_bfloat16()
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """The same of this machine's processor."""
-    import torch
-
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
 
 def precision_note(precision: Precision, device: "torch.device") -> str | None:

@@ -108,8 +108,10 @@ QUICK = ("all rows at once", "selective recomputation", "full recomputation", "g
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
-def test_the_peak_is_within_ten_percent_of_torchs_own_tracker(name: str) -> None:
+def test_the_peak_is_within_ten_percent_of_torchs_own_tracker(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config, section, n_rows = CASES[name]
+    # As on a processor without instructions for bfloat16, which the plan supposes of the optimizer's products.
+    monkeypatch.setattr("hornbook.training.optimizers.pick_dtype", lambda *_: torch.float32)
 
     planned = training_memory(config, section, n_rows, "cpu").total
     assert planned == pytest.approx(measured_peak_bytes(config, section, n_rows), rel=0.1)

@@ -6,7 +6,7 @@ gradients and the optimizer's state are exact, and what the layers keep is count
 has them. Against torch's own tracker the peak is within 10% (tests/planning/test_memory.py). What is left out is the
 program itself (some hundred MB), the fragments of an allocator and the working space of kernels.
 
-Torch is imported for one question alone: whether this machine's processor multiplies bfloat16.
+This module imports no torch.
 """
 
 from collections import Counter
@@ -17,7 +17,6 @@ from hornbook.planning.flops import layer_matrices, layer_parameters, matrix_par
 from hornbook.planning.hardware import Kind
 from hornbook.planning.layout import Layout, device_parameters
 from hornbook.recipe_training import TrainingSection
-from hornbook.runtime import cpu_multiplies_bfloat16
 
 LONGEST_PLAIN_ROW_TOKENS = 512
 """Up to here attention on a CPU in bfloat16 keeps its table of weights (hornbook.model.attention)."""
@@ -224,14 +223,14 @@ def _logits_bytes(config: ModelConfig, n_tokens: int, value_bytes: int, kind: Ki
 def _update_bytes(config: ModelConfig, kind: Kind) -> int:
     """What Muon's step holds for a moment: a direction for each matrix; of the largest group of matrices of one shape
     the directions, twice while they are scaled and cast, then with two copies and two tables of products in the type of
-    the products; and the result of the group before. Accelerators make the products in bfloat16, and so does a CPU
-    that has instructions for it."""
+    the products; and the result of the group before. Accelerators make the products in bfloat16. So does a CPU that has
+    instructions for it, which then needs less than is planned here."""
     groups: Counter[tuple[int, int]] = Counter()
     for matrix in layer_matrices(config):
         groups[min(matrix), max(matrix)] += config.n_layers
     sizes = [(n * rows * columns, n * rows * rows) for (rows, columns), n in groups.items()]
     before = [0, *(elements for elements, _ in sizes[:-1])]
-    wide, narrow = _FLOAT32_BYTES, _BFLOAT16_BYTES if kind != "cpu" or cpu_multiplies_bfloat16() else _FLOAT32_BYTES
+    wide, narrow = _FLOAT32_BYTES, _FLOAT32_BYTES if kind == "cpu" else _BFLOAT16_BYTES
     moments = []
     for (own, table), last in zip(sizes, before, strict=True):
         casting = 2 * wide * own + narrow * own
