@@ -21,7 +21,7 @@ import torch
 import transformers
 
 from hornbook.inference.batch import ContinuousBatch, Request
-from hornbook.inference.fast_linear import FastTransformer
+from hornbook.inference.fast_model import FastTransformer
 from hornbook.model.config import config_from_recipe
 from hornbook.model.transformer import Transformer
 from hornbook.recipe_data import ModelSection

@@ -9,7 +9,7 @@ import torch
 
 from hornbook.errors import UserError
 from hornbook.inference.batch import ContinuousBatch, Produced, Request
-from hornbook.inference.fast_linear import FastTransformer
+from hornbook.inference.fast_model import FastTransformer
 from hornbook.inference.sampling import Sampling
 from hornbook.model.transformer import Transformer
 

@@ -103,8 +103,8 @@ class CacheRows:
 
     def __init__(self, cache: RowCache, first_row: int, new_tokens: Sequence[Sequence[int]]) -> None:
         self._cache, self._new_tokens = cache, new_tokens
-        self._first_row, self._end_row = first_row, first_row + len(new_tokens)
-        self._starts = [len(text) for text in cache.texts[first_row : self._end_row]]
+        self._rows = slice(first_row, first_row + len(new_tokens))
+        self._starts = [len(text) for text in cache.texts[self._rows]]
         counts = [len(tokens) for tokens in new_tokens]
         self._end = max(start + count for start, count in zip(self._starts, counts, strict=True))
         device = cache.keys[0].device
@@ -112,7 +112,7 @@ class CacheRows:
         order_T = torch.arange(max(counts), device=device)
         self._positions_BT = starts_B1 + torch.minimum(order_T, counts_B1 - 1)
         self._columns_BT = torch.where(order_T < counts_B1, self._positions_BT, cache.capacity_tokens)
-        self._rows_B1 = torch.arange(first_row, self._end_row, device=device)[:, None]
+        self._rows_B1 = torch.arange(self._rows.start, self._rows.stop, device=device)[:, None]
 
     def position_ids(self, n_new: int) -> Tensor:
         """(B,T): a row's positions count on from its text."""
@@ -137,13 +137,22 @@ class CacheRows:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         keys[self._rows_B1, :, self._columns_BT] = k_BKTE.transpose(1, 2)
         values[self._rows_B1, :, self._columns_BT] = v_BKTE.transpose(1, 2)
-        rows = slice(self._first_row, self._end_row)
+        rows = self._rows
         columns = slice(self._first_seen(self._cache.window_tokens[layer]), self._end)
         return keys[rows, :, columns], values[rows, :, columns]
 
+    def one_token(self, layer: int) -> tuple[tuple[Tensor, Tensor], Tensor, int | None]:
+        """Where a layer's keys and values are and those of one new token of each row go, for who stores them himself.
+
+        The blocks of keys and values, each (B,K,columns,E); the column of each row's new token, (B,); and the tokens
+        that the layer sees, None for all.
+        """
+        keys, values = self._cache.keys[layer][self._rows], self._cache.values[layer][self._rows]
+        return (keys, values), self._positions_BT[:, 0], self._cache.window_tokens[layer]
+
     def advance(self, n_new: int) -> None:
         """Count the new tokens as part of their rows' texts; every layer has stored them."""
-        for text, tokens in zip(self._cache.texts[self._first_row : self._end_row], self._new_tokens, strict=True):
+        for text, tokens in zip(self._cache.texts[self._rows], self._new_tokens, strict=True):
             text.extend(tokens)
 
     def _first_seen(self, window_tokens: int | None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
-from hornbook.inference.fast_linear import FastTransformer
+from hornbook.inference.fast_model import FastTransformer
 from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
 from hornbook.problems import nearest
 from hornbook.run_directory import RunDirectory

@@ -1,0 +1,177 @@
+"""A model for use alone: its weights as int8 or as they are, and what stands between the products in few operations.
+
+To write a token, reading the weights takes so little time that the rest shows. So products of the same vectors are
+made in one, and a step of one new token for each text takes the functions of kernels/steps.c. The vectors between are
+float32, also where weights and cache are bfloat16: what takes the time is reading these.
+
+Shapes: as in `hornbook.model.attention`, with N all heads, F the width within a feed-forward.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hornbook.inference.cache import CacheRows
+from hornbook.inference.fast_linear import FastLinear
+from hornbook.inference.kernels.library import AttentionOfOneToken, Kernels, load_kernels
+from hornbook.model.attention import Attention, KeyValueCache, attend
+from hornbook.model.feed_forward import GeluFeedForward, SwigluFeedForward
+from hornbook.model.normalization import RMSNorm
+from hornbook.model.rotary import rotate
+from hornbook.model.transformer import Layer, Transformer
+
+
+class FastEmbedding(nn.Module):
+    """A lookup in weights of any type, as float32."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight).float()
+
+
+class FastRMSNorm(nn.Module):
+    """`hornbook.model.normalization.RMSNorm` in one operation, for float32."""
+
+    def __init__(self, norm: RMSNorm, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(norm.weight.detach().float(), requires_grad=False)
+        self.eps, self._kernels = norm.eps, kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._kernels.normalise_rms(x.contiguous(), self.weight, self.eps)
+
+
+def fast_norm(norm: nn.Module, kernels: Kernels | None) -> nn.Module:
+    """The faster norm where there is one."""
+    return FastRMSNorm(norm, kernels) if isinstance(norm, RMSNorm) and kernels is not None else norm
+
+
+class FastAttention(nn.Module):
+    """`hornbook.model.attention.Attention` with its three first products in one; queries and keys turn at once.
+
+    dtype: that of keys and values, in the cache or without one.
+    """
+
+    def __init__(
+        self, attention: Attention, fast: Callable[..., FastLinear], kernels: Kernels | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.layer, self.head_dim, self._dtype = attention.layer, attention.head_dim, dtype
+        first = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.n_heads, self.n_kv_heads, _ = (linear.out_features // self.head_dim for linear in first)
+        self.qkv_proj, self.o_proj = fast(*first), fast(attention.o_proj)
+        self.q_norm, self.k_norm = (
+            None if norm is None else fast_norm(norm, kernels) for norm in (attention.q_norm, attention.k_norm)
+        )
+        has_known_norms = all(norm is None or isinstance(norm, FastRMSNorm) for norm in (self.q_norm, self.k_norm))
+        self._kernels = kernels if has_known_norms else None
+        self._how = AttentionOfOneToken(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, head_dim=self.head_dim)
+        if isinstance(self.q_norm, FastRMSNorm) and isinstance(self.k_norm, FastRMSNorm):
+            self._how.q_norm, self._how.q_eps = self.q_norm.weight.data_ptr(), self.q_norm.eps
+            self._how.k_norm, self._how.k_eps = self.k_norm.weight.data_ptr(), self.k_norm.eps
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask_B1TS: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        heads_BTX = self.qkv_proj(x_BTD)
+        if self._kernels is not None and isinstance(cache, CacheRows) and x_BTD.shape[1] == 1:
+            step = cache.one_token(self.layer)
+            attended_BX = self._kernels.attend(self._how, heads_BTX[:, 0], *step, rotary)
+            return self.o_proj(attended_BX[:, None])
+        heads_BNTE = heads_BTX.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        qk_BNTE, v_BKTE = heads_BNTE.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHTE, k_BKTE = qk_BNTE.split((self.n_heads, self.n_kv_heads), dim=1)
+            qk_BNTE = torch.cat((self.q_norm(q_BHTE), self.k_norm(k_BKTE)), dim=1)
+        if rotary is not None:
+            qk_BNTE = rotate(qk_BNTE, *rotary)
+        q_BHTE, k_BKTE = qk_BNTE.to(self._dtype).split((self.n_heads, self.n_kv_heads), dim=1)
+        v_BKTE = v_BKTE.to(self._dtype)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.store(self.layer, k_BKTE, v_BKTE)
+        attended_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TS)
+        return self.o_proj(attended_BHTE.transpose(1, 2).flatten(2).float())
+
+
+class FastSwiglu(nn.Module):
+    """`hornbook.model.feed_forward.SwigluFeedForward` with its two first products in one."""
+
+    def __init__(
+        self, feed_forward: SwigluFeedForward, fast: Callable[..., FastLinear], kernels: Kernels | None
+    ) -> None:
+        super().__init__()
+        self.gate_up_proj = fast(feed_forward.gate_proj, feed_forward.up_proj)
+        self.down_proj = fast(feed_forward.down_proj)
+        self._kernels = kernels
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gates_ups_BTF = self.gate_up_proj(x_BTD)
+        if self._kernels is not None:
+            return self.down_proj(self._kernels.gate_silu(gates_ups_BTF))
+        gate, up = gates_ups_BTF.chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class FastTransformer(Transformer):
+    """The same model for use alone. Its embeddings, a lookup, stay as they are."""
+
+    head: FastLinear
+
+    @classmethod
+    def of(cls, model: Transformer, is_int8: bool = False) -> Self:
+        """Take over a model on a CPU: its layers change, and it must not be used any more."""
+        with torch.device("meta"):
+            made = cls(model.config)
+        kernels = load_kernels()
+        made.model = model.model
+        made.head = FastLinear(model.head_weight, None, kernels, is_int8)
+        made.lm_head = None
+        dtype = model.model.embed_tokens.weight.dtype
+
+        def fast(*layers: nn.Linear) -> FastLinear:
+            weights: list[Tensor] = [layer.weight for layer in layers]
+            biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+            # A single matrix is not copied.
+            weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+            return FastLinear(weight, torch.cat(biases) if biases else None, kernels, is_int8)
+
+        made.model.add_module("embed_tokens", FastEmbedding(made.model.embed_tokens))
+        if made.model.embed_positions is not None:
+            made.model.add_module("embed_positions", FastEmbedding(made.model.embed_positions))
+        for layer in made.model.layers:
+            assert isinstance(layer, Layer)
+            layer.input_layernorm = fast_norm(layer.input_layernorm, kernels)
+            layer.post_attention_layernorm = fast_norm(layer.post_attention_layernorm, kernels)
+            layer.add_module("self_attn", FastAttention(layer.self_attn, fast, kernels, dtype))
+            if isinstance(layer.mlp, SwigluFeedForward):
+                layer.mlp = FastSwiglu(layer.mlp, fast, kernels)
+            elif isinstance(layer.mlp, GeluFeedForward):
+                layer.mlp.add_module("up_proj", fast(layer.mlp.up_proj))
+                layer.mlp.add_module("down_proj", fast(layer.mlp.down_proj))
+        made.model.norm = fast_norm(made.model.norm, kernels)
+        return made
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the functions of kernels/ are there, and with them the gain of int8."""
+        return self.head.is_fast
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V,D): the weights of the scores, as they count."""
+        weight, scales = self.head.weight, self.head.scales
+        return weight if scales is None else weight * scales[:, None]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (...,V) of the next token from the vectors (...,D)."""
+        return self.head(hidden)

@@ -1,0 +1,150 @@
+"""The C functions beside this file, built once by the machine's own compiler and kept in the user's cache.
+
+Nothing is installed for it: where there is no compiler, `load_kernels` gives None and torch's operations serve.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_HERE = Path(__file__).parent
+_SOURCES = (_HERE / "products.c", _HERE / "steps.c")
+_FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
+_BEST_FIRST = (("-march=native", "-fopenmp"), ("-mcpu=native",), ())
+"""For gcc and clang on x86; for Apple's clang; for any. The code needs no more than the last."""
+_NO_WINDOW = 2**62
+
+_POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
+_ARGUMENTS = {
+    "multiply_float32": (*[_POINTER] * 3, *[_LONG] * 3, _INT),
+    "multiply_bfloat16": (*[_POINTER] * 3, *[_LONG] * 3, _INT),
+    "multiply_int8": (*[_POINTER] * 4, *[_LONG] * 3, _INT),
+    "normalise_rms": (_POINTER, _POINTER, _FLOAT, _POINTER, _LONG, _LONG, _INT),
+    "gate_silu": (_POINTER, _POINTER, _LONG, _LONG, _INT),
+    "attend_float32": (*[_POINTER] * 7, _INT),
+    "attend_bfloat16": (*[_POINTER] * 7, _INT),
+}
+
+
+class AttentionOfOneToken(ctypes.Structure):
+    """`struct attention` of steps.c: the shape of an attention layer, and which tokens are read."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("n_texts", "n_heads", "n_kv_heads", "head_dim")),
+        *((name, _LONG) for name in ("text_stride", "head_stride", "window")),
+        *((name, _POINTER) for name in ("cosines", "sines", "q_norm", "k_norm")),
+        *((name, _FLOAT) for name in ("q_eps", "k_eps")),
+    )
+
+
+class Kernels:
+    """The functions, for contiguous tensors on the CPU; all vectors are float32."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        for name, arguments in _ARGUMENTS.items():
+            getattr(library, name).argtypes = arguments
+        self._multiply = {
+            torch.float32: library.multiply_float32,
+            torch.bfloat16: library.multiply_bfloat16,
+            torch.int8: library.multiply_int8,
+        }
+        self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
+        self._normalise_rms, self._gate_silu = library.normalise_rms, library.gate_silu
+
+    def multiply(self, weight_OI: Tensor, scales_O: Tensor | None, vectors: Tensor) -> Tensor:
+        """vectors (...,I) times the rows of a matrix: (...,O). weight: float32, bfloat16, or int8 with its scales."""
+        n_rows, n_columns = weight_OI.shape
+        out = torch.empty((*vectors.shape[:-1], n_rows))
+        addresses = [weight_OI.data_ptr(), vectors.data_ptr(), out.data_ptr()]
+        if scales_O is not None:
+            addresses.insert(1, scales_O.data_ptr())
+        n_vectors = vectors.numel() // n_columns
+        if self._multiply[weight_OI.dtype](*addresses, n_columns, n_rows, n_vectors, torch.get_num_threads()):
+            raise MemoryError
+        return out
+
+    def normalise_rms(self, vectors: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        """RMSNorm of vectors (...,D)."""
+        out, size = torch.empty_like(vectors), weight_D.numel()
+        n_vectors, n_threads = vectors.numel() // size, torch.get_num_threads()
+        self._normalise_rms(vectors.data_ptr(), weight_D.data_ptr(), eps, out.data_ptr(), n_vectors, size, n_threads)
+        return out
+
+    def gate_silu(self, gates_ups: Tensor) -> Tensor:
+        """silu(gate) * up (...,F) of vectors (...,2F) that hold the gates and then the others."""
+        size = gates_ups.shape[-1] // 2
+        out = torch.empty((*gates_ups.shape[:-1], size))
+        n_vectors, n_threads = out.numel() // size, torch.get_num_threads()
+        self._gate_silu(gates_ups.data_ptr(), out.data_ptr(), n_vectors, size, n_threads)
+        return out
+
+    def attend(
+        self,
+        how: AttentionOfOneToken,
+        heads_BN: Tensor,
+        cache: tuple[Tensor, Tensor],
+        positions_B: Tensor,
+        window_tokens: int | None,
+        rotary: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Attention (B, n_heads * E) of one new token of each row, whose key and value go into the cache.
+
+        heads_BN: its queries, keys and values, (B, (n_heads + 2 n_kv_heads) * E), which are changed. cache: the
+        blocks of keys and values, each (B,n_kv_heads,columns,E). positions_B: the new token's column. rotary:
+        cosines and sines, B times E/2 of each.
+        """
+        keys, values = cache
+        how.n_texts, how.text_stride, how.head_stride = len(heads_BN), keys.stride(0), keys.stride(1)
+        how.window = window_tokens or _NO_WINDOW
+        how.cosines, how.sines = (None, None) if rotary is None else (angles.data_ptr() for angles in rotary)
+        scores = torch.empty(how.n_texts * how.n_kv_heads * keys.shape[2])
+        out = torch.empty(how.n_texts, how.n_heads * how.head_dim)
+        addresses = [each.data_ptr() for each in (heads_BN, keys, values, positions_B, scores, out)]
+        self._attend[keys.dtype](ctypes.addressof(how), *addresses, torch.get_num_threads())
+        return out
+
+
+def load_kernels() -> Kernels | None:
+    """The functions, built where this machine and these sources have not been seen before; None without a compiler."""
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
+    texts = [path.read_bytes() for path in sorted(_HERE.glob("*.[ch]"))]
+    key = hashlib.sha256(b"".join(texts) + repr((_FLAGS, _BEST_FIRST, _machine())).encode()).hexdigest()[:16]
+    path = folder / f"kernels-{key}.so"
+    try:
+        if not path.is_file():
+            if compiler is None:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
+            if not _build(compiler, path):
+                return None
+        return Kernels(ctypes.CDLL(str(path)))
+    except OSError:
+        return None
+
+
+def _build(compiler: str, path: Path) -> bool:
+    """Write the library under a name of its own and move it, since several processes may do so at once."""
+    for best in _BEST_FIRST:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            command = [compiler, *_FLAGS, *best, *map(str, _SOURCES), "-o", str(made), "-lm"]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                os.replace(made, path)
+                return True
+    return False
+
+
+def _machine() -> str:
+    """What the code is built for: another processor may not have the same instructions."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{os.uname().sysname} {os.uname().machine} {flags}"
