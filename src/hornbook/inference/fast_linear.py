@@ -53,15 +53,23 @@ class FastLinear(nn.Module):
         """Whether there is a faster product than torch's."""
         return self._kernels is not None
 
+    def computes_in(self, x: Tensor) -> torch.dtype:
+        """The dtype in which it multiplies vectors (...,I): float32, or that of the weights where torch does it."""
+        return self.weight.dtype if self._is_for_torch(x) else torch.float32
+
     def forward(self, x: Tensor) -> Tensor:
         """(...,I) → (...,O), in the input's dtype."""
-        n_vectors = x.numel() // x.shape[-1]
-        if self._kernels is None or (self.scales is None and n_vectors > MOST_VECTORS):
+        if self._is_for_torch(x):
             return _linear_of_few_lengths(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+        assert self._kernels is not None
         out = self._kernels.multiply(self.weight, self.scales, x.float().contiguous())
         if self.bias is not None:
             out += self.bias
         return out.to(x.dtype)
+
+    def _is_for_torch(self, x: Tensor) -> bool:
+        n_vectors = x.numel() // x.shape[-1]
+        return self._kernels is None or (self.scales is None and n_vectors > MOST_VECTORS)
 
 
 def _linear_of_few_lengths(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 To write a token, reading the weights takes so little time that the rest shows. So products of the same vectors are
 made in one, and a step of one new token for each text takes the functions of kernels/steps.c. The vectors between are
-float32, also where weights and cache are bfloat16: what takes the time is reading these.
+float32, also where weights and cache are bfloat16: what takes the time is reading these. Only where torch multiplies
+many vectors at once are they bfloat16 too within a layer.
 
 Shapes: as in `hornbook.model.attention`, with N all heads, F the width within a feed-forward.
 """
@@ -83,7 +84,7 @@ class FastAttention(nn.Module):
         mask_B1TS: Tensor | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
-        heads_BTX = self.qkv_proj(x_BTD)
+        heads_BTX = self.qkv_proj(x_BTD.to(self.qkv_proj.computes_in(x_BTD)))
         if self._kernels is not None and isinstance(cache, CacheRows) and x_BTD.shape[1] == 1:
             step = cache.one_token(self.layer)
             attended_BX = self._kernels.attend(self._how, heads_BTX[:, 0], *step, rotary)
@@ -100,7 +101,7 @@ class FastAttention(nn.Module):
         if cache is not None:
             k_BKTE, v_BKTE = cache.store(self.layer, k_BKTE, v_BKTE)
         attended_BHTE = attend(q_BHTE, k_BKTE, v_BKTE, mask_B1TS)
-        return self.o_proj(attended_BHTE.transpose(1, 2).flatten(2).float())
+        return self.o_proj(attended_BHTE.transpose(1, 2).flatten(2))
 
 
 class FastSwiglu(nn.Module):
@@ -115,8 +116,8 @@ class FastSwiglu(nn.Module):
         self._kernels = kernels
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gates_ups_BTF = self.gate_up_proj(x_BTD)
-        if self._kernels is not None:
+        gates_ups_BTF = self.gate_up_proj(x_BTD.to(self.gate_up_proj.computes_in(x_BTD)))
+        if self._kernels is not None and gates_ups_BTF.dtype == torch.float32:
             return self.down_proj(self._kernels.gate_silu(gates_ups_BTF))
         gate, up = gates_ups_BTF.chunk(2, dim=-1)
         return self.down_proj(F.silu(gate) * up)
