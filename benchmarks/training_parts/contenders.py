@@ -28,6 +28,7 @@ from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
 from hornbook.parallel.compiled import CompiledLayers
+from hornbook.parallel.parallelize import SpreadModel
 from hornbook.parallel.recompute import recomputed
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
@@ -72,7 +73,7 @@ class Contender:
     loss: Callable[[Tensor], Tensor]
     scores: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
-    clip_norm: float | None
+    clip: Callable[[], object] | None
     matrix_weights: int
     kept_open: contextlib.ExitStack | None = None
     """What would be undone if it were let go of."""
@@ -81,8 +82,8 @@ class Contender:
         """Forward, backward, clipping, optimizer. Returns the loss, in nats."""
         loss = self.loss(ids)
         loss.backward()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        if self.clip is not None:
+            self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
@@ -146,7 +147,7 @@ def hornbook(
         loss,
         lambda ids: model.logits(model(ids)),
         build_optimizer(model, section),
-        section.clip_norm,
+        lambda: SpreadModel.alone(model, device).clip(section.clip_norm),
         matrix_weights(model, tied_head),
         attached,
     )
@@ -165,6 +166,10 @@ def _hornbook(preset: str = "llama", **settings: Any) -> Callable[..., Contender
         return hornbook(model_section, section, shape, dtype, compiled, device)
 
     return make
+
+
+def _clipping_at_1(model: nn.Module) -> Callable[[], object]:
+    return lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0)
 
 
 def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, device: torch.device) -> Contender:
@@ -193,7 +198,9 @@ def _nanogpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, devi
             return run(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())[1]
 
     # Given targets, it returns the scores of every token; else those of the last alone.
-    return Contender(model, loss, lambda ids: model(ids, ids)[0], optimizer, 1.0, matrix_weights(model))
+    return Contender(
+        model, loss, lambda ids: model(ids, ids)[0], optimizer, _clipping_at_1(model), matrix_weights(model)
+    )
 
 
 def nanochat_model(shape: Shape, peers: Path, dtype: torch.dtype) -> Any:
@@ -253,7 +260,7 @@ def _litgpt(shape: Shape, peers: Path, dtype: torch.dtype, compiled: bool, devic
         with _autocast(ids.device, dtype):
             return utils.chunked_cross_entropy(run(ids[:, :-1].contiguous()), ids[:, 1:].contiguous())
 
-    return Contender(model, loss, model, optimizer, 1.0, matrix_weights(model))
+    return Contender(model, loss, model, optimizer, _clipping_at_1(model), matrix_weights(model))
 
 
 def _transformers(kind: str, checkpointing: bool = False) -> Callable[..., Contender]:
@@ -274,7 +281,9 @@ def _transformers(kind: str, checkpointing: bool = False) -> Callable[..., Conte
                 return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
         # A tied head is a Linear all the same, and counted as one.
-        return Contender(model, loss, lambda ids: model(ids).logits, optimizer, 1.0, matrix_weights(model))
+        return Contender(
+            model, loss, lambda ids: model(ids).logits, optimizer, _clipping_at_1(model), matrix_weights(model)
+        )
 
     return make
 

@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,17 +25,22 @@ from hornbook.planning.ladder import HELD_OUT, Rung, budget_of, ladder, rung, ru
 from hornbook.planning.law import Law
 from hornbook.planning.law_picture import draw_law
 from hornbook.planning.plan import planned_config
-from hornbook.planning.scaling import Point, approach, bootstrap, fit_law
+from hornbook.planning.scaling import Point, bootstrap, fit_law, with_approach
 from hornbook.planning.units import quantity
 from hornbook.recipe import Recipe
+from hornbook.recipe_training import PretrainSection
 from hornbook.run_directory import RunDirectory, read_json, write_json
 from hornbook.stages.training import BEGINNING_FILE
 from hornbook.training.metrics import read_metrics
+from hornbook.training.schedule import learning_rate_scale
 
 _LEAST_SIZES = 3
 _SHARE_OF_THE_RECIPE = 1 / 16
 _WARM_UP_WINDOWS = 2
 """The first windows of a training, in which the learning rate rises, and the loss falls from its first value."""
+_HIGH_RATE = 0.9
+"""From such a share of its peak on, a learning rate counts as high."""
+_TIMES_A_WINDOW = 100
 
 
 class Options(Protocol):
@@ -66,8 +71,7 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     data = make_data(recipe, options.runs, console)
     made = [_run(recipe, one, options.runs, data, console) for one in rungs]
     points = [point for point, _ in made]
-    law = fit_law(points)
-    law = replace(law, above=approach(law, made))
+    law = with_approach(fit_law(points), made, _windows_at_a_high_rate(recipe.pretrain))
     best, tokens = law.best_split(HELD_OUT * flops)
     held_out = rung(recipe, best, HELD_OUT * flops)
     predicted = law.loss(held_out.parameters, held_out.tokens)
@@ -91,6 +95,14 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
         return
     _print(found, law, points, console)
     console.print(f"{options.recipe.with_suffix(f'.{LAW_FILE}')}, {picture}", highlight=False, soft_wrap=True)
+
+
+def _windows_at_a_high_rate(section: PretrainSection) -> list[int]:
+    """The windows of a training in which the learning rate is about its peak; at least that in which it is highest."""
+    n_times = N_WINDOWS * _TIMES_A_WINDOW
+    scales = [learning_rate_scale(time, n_times, section) for time in range(n_times)]
+    lowest = [min(scales[first : first + _TIMES_A_WINDOW]) for first in range(0, n_times, _TIMES_A_WINDOW)]
+    return [number for number, scale in enumerate(lowest) if scale >= min(_HIGH_RATE, max(lowest))]
 
 
 def _off_by(predicted: Sequence[float] | None, measured: Sequence[float | None]) -> list[float | None]:

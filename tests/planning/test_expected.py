@@ -150,8 +150,8 @@ def test_a_fitted_law_is_taken_before_the_general_one() -> None:
     expected = expectation(_beginning(), None, law)
 
     assert "law" in expected.source
-    twice_at_first = Approach([[math.log(2), 0, 0]] * 10 + [[0, 0, 0]] * 10, (1, 2), (1, 2))
-    with_curve = expectation(_beginning(), None, replace(law, above=twice_at_first))
+    twice_at_first = Approach(law, [math.log(2)] * 10 + [0.0] * 10, [0.0] * 20)
+    with_curve = expectation(_beginning(), None, replace(law, approach=twice_at_first))
     assert with_curve.curve.mean[12] == pytest.approx(law.losses(100_000, TOTAL_TOKENS)[12])
     assert with_curve.curve.mean[8] == pytest.approx(min(with_curve.first, 2 * law.losses(100_000, TOTAL_TOKENS)[8]))
     assert expected.curve.mean[-1] == pytest.approx(law.loss(100_000, TOTAL_TOKENS), rel=0.05)
@@ -200,7 +200,8 @@ def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> N
     assert read_reference(run) is None
     assert read_law(run) is None
     write_reference(tmp_path / "little.expected.json", _reference())
-    law = Law(1.0, 2.0, 3.0, 0.4, 0.5, above=Approach([[0.1, 0.2, 0.3]] * 20, [1e5, 1e6], [1e6, 1e7]))
+    approach = Approach(Law(1.5, 2.0, 3.0, 0.4, 0.5), [0.1] + [0.0] * 19, [0.0] * 10 + [0.5] * 10)
+    law = Law(1.0, 2.0, 3.0, 0.4, 0.5, approach)
     write_json(tmp_path / "little.law.json", {"law": asdict(law)})
     bring_along(recipe, run)
 
@@ -208,9 +209,9 @@ def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> N
     assert read_law(run) == law
 
     for before in ({}, {"above": [1.0] * 20}):  # as earlier versions wrote it
-        without_curve = {name: value for name, value in asdict(law).items() if name != "above"}
+        without_curve = {name: value for name, value in asdict(law).items() if name != "approach"}
         write_json(run / "law.json", {"law": without_curve | before})
-        assert read_law(run) == replace(law, above=None)
+        assert read_law(run) == replace(law, approach=None)
 
 
 def test_a_score_says_by_how_much_each_prediction_was_off() -> None:

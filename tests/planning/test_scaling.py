@@ -11,7 +11,7 @@ from hornbook.planning.curves import N_WINDOWS
 from hornbook.planning.ladder import HELD_OUT, ladder, rung
 from hornbook.planning.law import Law
 from hornbook.planning.law_picture import draw_law
-from hornbook.planning.scaling import Point, approach, best_of_valleys, bootstrap, fit_law
+from hornbook.planning.scaling import Point, best_of_valleys, bootstrap, fit_law, with_approach
 from hornbook.recipe import load_recipe
 
 TRUE = Law(1.7, 400.0, 410.0, 0.34, 0.28)  # about Chinchilla's
@@ -104,22 +104,26 @@ def test_the_picture_says_what_was_predicted(tmp_path: Path) -> None:
     assert drawn.count("FLOPs") >= 4
 
 
-def test_how_runs_come_down_to_the_law_is_told_by_size_and_data() -> None:
-    law = Law(1.5, 50.0, 60.0, 0.4, 0.4)
+def test_how_runs_come_down_to_the_law_holds_for_other_sizes_and_amounts() -> None:
+    """Along a law of its own while the learning rate is high, then over to that of finished trainings."""
+    law, under_way = Law(1.5, 50.0, 60.0, 0.4, 0.4), Law(2.4, 50.0, 60.0, 0.4, 0.35)
+    high = range(2, 12)
 
     def run(parameters: float, tokens: float) -> tuple[Point, list[float | None]]:
-        first = 0.1 * math.log(parameters) - 0.05 * math.log(tokens)
-        curve = law.losses(parameters, tokens)
-        factors = [math.exp(first * (1 - number / N_WINDOWS)) for number in range(N_WINDOWS)]
-        windows = [loss * factor for loss, factor in zip(curve, factors, strict=True)]
-        return Point(parameters, tokens, law.loss(parameters, tokens)), windows
+        end = law.loss(parameters, tokens)
+        way = math.log(end / under_way.loss(parameters, tokens))
+        windows: list[float | None] = []
+        for number, loss in enumerate(under_way.losses(parameters, tokens)):
+            above = 0.3 / (1 + number) if number < min(high) else 0.0
+            passed = (number - max(high)) / 8 if number > max(high) else 0.0
+            windows.append(loss * math.exp(above + passed * way))
+        return Point(parameters, tokens, end), windows
 
     runs = [run(n, d) for n in (1e5, 3e5, 1e6) for d in (1e6, 1e7)]
     runs[0][1][3] = None  # too short for a step in it
-    found = replace(law, above=approach(law, runs))
+    found = with_approach(law, runs, high)
 
-    assert found.curve(2e5, 4e6) == pytest.approx(run(2e5, 4e6)[1], rel=1e-6)
-    beyond = [loss * factor for loss, factor in zip(law.losses(1e9, 1e7), found.above.factors(1e6, 1e7), strict=True)]
-    assert found.curve(1e9, 1e7) == pytest.approx(beyond)
+    assert found.curve(2e6, 4e7) == pytest.approx(run(2e6, 4e7)[1], rel=0.003)
+    assert replace(found, approach=None) == law
     with pytest.raises(ValueError, match="too short"):
-        approach(law, [(runs[0][0], [None] * N_WINDOWS)])
+        with_approach(law, [(runs[0][0], [None] * N_WINDOWS)], high)

@@ -18,7 +18,11 @@ def clip_gradients(
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
     if not mesh.is_spread:
-        return nn.utils.clip_grad_norm_(held, most, foreach=True)
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in held if parameter.grad is not None])
+        # Multiplying by one would read and write all gradients; on another device, to ask would be to wait.
+        if norm.device.type != "cpu" or not most / (norm + 1e-6) >= 1:
+            nn.utils.clip_grads_with_norm_(held, most, norm)
+        return norm
     held_twice = {id(parameter) for parameter in twice}
     total = torch.zeros((), dtype=torch.float64 if mesh.device.type == "cpu" else torch.float32, device=mesh.device)
     parts = []

@@ -172,8 +172,11 @@ def read_law(run: Path) -> Law | None:
 
 def _law(path: Path) -> Law:
     numbers = dict(read_json(path)["law"])
-    above = numbers.pop("above", None)
-    return Law(**numbers, above=Approach(**above) if isinstance(above, dict) else None)
+    approach = numbers.pop("approach", None)
+    numbers.pop("above", None)  # earlier versions told in it how trainings come down to the law
+    if approach is None:
+        return Law(**numbers)
+    return Law(**numbers, approach=Approach(Law(**approach["under_way"]), approach["above"], approach["passed"]))
 
 
 def write_reference(path: Path, reference: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ torch is imported where a fit is made.
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hornbook.planning.curves import N_WINDOWS
@@ -48,28 +49,36 @@ class Interval:
     high: float
 
 
-def approach(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]]) -> Approach:
-    """How these runs came down to the law: for each window the least squares of the factors' logarithms.
+def with_approach(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]], high: Sequence[int]) -> Law:
+    """The law with how these runs came down to it, told from their losses in each window.
 
-    Raises ValueError where no run has a value in some window.
+    high: the windows during which the learning rate was about its peak. Raises ValueError where some window has no
+    value in any run, or `high` none in enough of them.
     """
-    import torch
-
-    found = []
-    for number in range(N_WINDOWS):
-        rows, logs = [], []
-        for point, windows in runs:
-            loss = windows[number]
-            if loss is not None:
-                rows.append([1.0, math.log(point.parameters), math.log(point.tokens)])
-                logs.append([math.log(loss / law.losses(point.parameters, point.tokens)[number])])
-        if not rows:
-            raise ValueError("the runs are too short: some windows of their training have no step")
-        # The smallest numbers that fit, where fewer than three runs could not tell them.
-        places, values = torch.tensor(rows, dtype=torch.float64), torch.tensor(logs, dtype=torch.float64)
-        found.append(tuple((torch.linalg.pinv(places) @ values).flatten().tolist()))
-    parameters, tokens = ([getattr(point, name) for point, _ in runs] for name in ("parameters", "tokens"))
-    return Approach(tuple(found), (min(parameters), max(parameters)), (min(tokens), max(tokens)))
+    if not all(any(losses[number] is not None for _, losses in runs) for number in range(N_WINDOWS)):
+        raise ValueError("the runs are too short: some windows of their training have no step")
+    so_far = [
+        Point(point.parameters, point.tokens * (number + 0.5) / N_WINDOWS, loss)
+        for point, losses in runs
+        for number in high
+        if (loss := losses[number]) is not None
+    ]
+    under_way = fit_law(so_far, [law])
+    flat = [0.0] * N_WINDOWS
+    law = replace(law, approach=Approach(under_way, flat, flat))
+    above, passed = list(flat), list(flat)
+    for number in set(range(N_WINDOWS)) - set(high):
+        measured = [
+            (math.log(loss / under_way.losses(*size)[number]), law.way(*size))
+            for point, losses in runs
+            if (loss := losses[number]) is not None
+            for size in [(point.parameters, point.tokens)]
+        ]
+        if number < min(high):
+            above[number] = statistics.median(over for over, _ in measured)
+        else:  # least squares through the origin, for who has a long way to go tells more
+            passed[number] = sum(over * way for over, way in measured) / sum(way**2 for _, way in measured)
+    return replace(law, approach=Approach(under_way, above, passed))
 
 
 def fit_law(points: Sequence[Point], beginnings: Sequence[Law] | None = None) -> Law:
@@ -102,7 +111,7 @@ def bootstrap(points: Sequence[Point], law: Law, flops: float, n: int = 40, seed
             continue
         again = fit_law(drawn, [law])
         best, tokens = again.best_split(flops)
-        numbers = {name: value for name, value in vars(again).items() if name != "above"}
+        numbers = {name: value for name, value in vars(again).items() if name != "approach"}
         figures = numbers | {"best_parameters": best, "best_loss": again.loss(best, tokens)}
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
