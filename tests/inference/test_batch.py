@@ -17,6 +17,7 @@ SHAPES = {
     "gpt2": {"preset": "gpt2"},
     "llama": {"preset": "llama", "n_kv_heads": 2},
     "a sliding window": {"preset": "qwen3", "sliding_window": 6, "full_attention_every": 2},
+    "one wide kv head": {"preset": "llama", "n_heads": 2, "n_kv_heads": 1, "head_dim": 80},
 }
 
 

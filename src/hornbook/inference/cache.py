@@ -141,14 +141,13 @@ class CacheRows:
         columns = slice(self._first_seen(self._cache.window_tokens[layer]), self._end)
         return keys[rows, :, columns], values[rows, :, columns]
 
-    def one_token(self, layer: int) -> tuple[tuple[Tensor, Tensor], Tensor, int | None]:
-        """Where a layer's keys and values are and those of one new token of each row go, for who stores them himself.
+    def one_token(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Where the keys and values of these rows are and one new token's of each row go, for who stores them himself.
 
-        The blocks of keys and values, each (B,K,columns,E); the column of each row's new token, (B,); and the tokens
-        that the layer sees, None for all.
+        The keys of each layer, (B,K,columns,E), the values, and the column of each row's new token, (B,).
         """
-        keys, values = self._cache.keys[layer][self._rows], self._cache.values[layer][self._rows]
-        return (keys, values), self._positions_BT[:, 0], self._cache.window_tokens[layer]
+        keys, values = ([block[self._rows] for block in blocks] for blocks in (self._cache.keys, self._cache.values))
+        return keys, values, self._positions_BT[:, 0].contiguous()
 
     def advance(self, n_new: int) -> None:
         """Count the new tokens as part of their rows' texts; every layer has stored them."""

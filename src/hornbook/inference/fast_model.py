@@ -1,9 +1,9 @@
 """A model for use alone: its weights as int8 or as they are, and what stands between the products in few operations.
 
 To write a token, reading the weights takes so little time that the rest shows. So products of the same vectors are
-made in one, and a step of one new token for each text takes the functions of kernels/steps.c. The vectors between are
-float32, also where weights and cache are bfloat16: what takes the time is reading these. Only where torch multiplies
-many vectors at once are they bfloat16 too within a layer.
+made in one, and a step of one new token of each text takes one call for all layers. The vectors between are float32,
+also where weights and cache are bfloat16: what takes the time is reading these. Only where torch multiplies many
+vectors at once are they bfloat16 too within a layer.
 
 Shapes: as in `hornbook.model.attention`, with N all heads, F the width within a feed-forward.
 """
@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hornbook.inference.cache import CacheRows
+from hornbook.inference.fast_layers import FastLayers
 from hornbook.inference.fast_linear import FastLinear
-from hornbook.inference.kernels.library import AttentionOfOneToken, Kernels, load_kernels
+from hornbook.inference.kernels.library import Kernels, load_kernels
 from hornbook.model.attention import Attention, KeyValueCache, attend
 from hornbook.model.feed_forward import GeluFeedForward, SwigluFeedForward
 from hornbook.model.normalization import RMSNorm
-from hornbook.model.rotary import rotate
+from hornbook.model.rotary import rotary_angles, rotate
 from hornbook.model.transformer import Layer, Transformer
 
 
@@ -70,12 +71,6 @@ class FastAttention(nn.Module):
         self.q_norm, self.k_norm = (
             None if norm is None else fast_norm(norm, kernels) for norm in (attention.q_norm, attention.k_norm)
         )
-        has_known_norms = all(norm is None or isinstance(norm, FastRMSNorm) for norm in (self.q_norm, self.k_norm))
-        self._kernels = kernels if has_known_norms else None
-        self._how = AttentionOfOneToken(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, head_dim=self.head_dim)
-        if isinstance(self.q_norm, FastRMSNorm) and isinstance(self.k_norm, FastRMSNorm):
-            self._how.q_norm, self._how.q_eps = self.q_norm.weight.data_ptr(), self.q_norm.eps
-            self._how.k_norm, self._how.k_eps = self.k_norm.weight.data_ptr(), self.k_norm.eps
 
     def forward(
         self,
@@ -85,10 +80,6 @@ class FastAttention(nn.Module):
         cache: KeyValueCache | None,
     ) -> Tensor:
         heads_BTX = self.qkv_proj(x_BTD.to(self.qkv_proj.computes_in(x_BTD)))
-        if self._kernels is not None and isinstance(cache, CacheRows) and x_BTD.shape[1] == 1:
-            step = cache.one_token(self.layer)
-            attended_BX = self._kernels.attend(self._how, heads_BTX[:, 0], *step, rotary)
-            return self.o_proj(attended_BX[:, None])
         heads_BNTE = heads_BTX.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         qk_BNTE, v_BKTE = heads_BNTE.split((self.n_heads + self.n_kv_heads, self.n_kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
@@ -127,6 +118,7 @@ class FastTransformer(Transformer):
     """The same model for use alone. Its embeddings, a lookup, stay as they are."""
 
     head: FastLinear
+    layers_at_once: FastLayers | None
 
     @classmethod
     def of(cls, model: Transformer, is_int8: bool = False) -> Self:
@@ -160,7 +152,30 @@ class FastTransformer(Transformer):
                 layer.mlp.add_module("up_proj", fast(layer.mlp.up_proj))
                 layer.mlp.add_module("down_proj", fast(layer.mlp.down_proj))
         made.model.norm = fast_norm(made.model.norm, kernels)
+        windows = model.config.window_tokens
+        made.layers_at_once = None if kernels is None else FastLayers(made.model.layers, windows, kernels)
         return made
+
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        position_ids_BT: Tensor | None = None,
+        document_ids_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """As the plain model; one new token of each row of a cache goes through all layers at once."""
+        if self.layers_at_once is None or not isinstance(cache, CacheRows) or input_ids_BT.shape[1] > 1:
+            return super().forward(input_ids_BT, position_ids_BT, document_ids_BT, cache)
+        position_ids_BT = cache.position_ids(1)
+        x_BTD = self.model.embed_tokens(input_ids_BT)
+        rotary = None
+        if self.model.embed_positions is not None:
+            x_BTD = x_BTD + self.model.embed_positions(position_ids_BT)
+        else:
+            rotary = rotary_angles(position_ids_BT, self.config)
+        self.layers_at_once.read(x_BTD[:, 0], cache, rotary)
+        cache.advance(1)
+        return self.model.norm(x_BTD)
 
     @property
     def is_fast(self) -> bool:

@@ -1,4 +1,4 @@
-"""The C functions give torch's numbers: products from weights of each kind, norms, gates, attention of one token."""
+"""The C functions give torch's numbers: products from weights of each kind, norms, gates."""
 
 from pathlib import Path
 
@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hornbook.inference.fast_linear import int8_rows
-from hornbook.inference.kernels.library import AttentionOfOneToken, Kernels, load_kernels
-from hornbook.model.attention import reference_attention
-from hornbook.model.rotary import rotate
+from hornbook.inference.kernels.library import Kernels, load_kernels
 from hornbook.runtime import torch_generator
 
 
@@ -86,51 +84,6 @@ def test_gates_are_those_of_torch_whatever_their_size(kernels: Kernels, n_vector
     torch.testing.assert_close(
         kernels.gate_silu(torch.cat((gate, up), dim=1)).double(), expected, rtol=1e-6, atol=1e-30
     )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(4, 4, 64), (6, 2, 20), (2, 1, 80)])
-@pytest.mark.parametrize("window", [None, 5])
-@pytest.mark.parametrize("has_norms", [False, True], ids=["", "norms"])
-@pytest.mark.parametrize("has_angles", [False, True], ids=["", "angles"])
-def test_attention_of_one_token_is_that_of_the_formula(
-    kernels: Kernels,
-    has_angles: bool,
-    has_norms: bool,
-    window: int | None,
-    n_heads: int,
-    n_kv_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-):
-    n_texts, n_columns = 3, 12
-    positions = torch.tensor([0, 7, 11])
-    heads = normal(n_texts, n_heads + 2 * n_kv_heads, head_dim)
-    keys, values = (2 * normal(2, n_texts, n_kv_heads, n_columns, head_dim)).to(dtype)
-    angles = normal(n_texts, head_dim // 2)
-    q_norm, k_norm = 1 + normal(2, head_dim) / 5
-
-    q, k, v = heads[:, :, None].split((n_heads, n_kv_heads, n_kv_heads), dim=1)  # (B,N,1,E)
-    how = AttentionOfOneToken(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
-    if has_norms:
-        how.q_norm, how.k_norm, how.q_eps, how.k_eps = q_norm.data_ptr(), k_norm.data_ptr(), 1e-5, 1e-6
-        q, k = F.rms_norm(q, (head_dim,), q_norm, 1e-5), F.rms_norm(k, (head_dim,), k_norm, 1e-6)
-    rotary = (angles.cos(), angles.sin()) if has_angles else None
-    if rotary is not None:
-        q, k = (rotate(each, *(part[:, None, None] for part in rotary)) for each in (q, k))
-    rows = torch.arange(n_texts)
-    expected_keys, expected_values = keys.clone(), values.clone()
-    expected_keys[rows, :, positions], expected_values[rows, :, positions] = k[:, :, 0].to(dtype), v[:, :, 0].to(dtype)
-    columns = torch.arange(n_columns)
-    is_seen = columns <= positions[:, None]
-    if window is not None:
-        is_seen &= columns > positions[:, None] - window
-    expected = reference_attention(q, expected_keys.float(), expected_values.float(), is_seen[:, None, None])
-
-    out = kernels.attend(how, heads.flatten(1), (keys, values), positions, window, rotary)
-    torch.testing.assert_close(out, expected.flatten(1), rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 2e-2)
-    torch.testing.assert_close(keys, expected_keys, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5)
-    torch.testing.assert_close(values, expected_values, rtol=0, atol=0)
 
 
 def test_a_compiler_that_is_not_there_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,54 +9,44 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _HERE = Path(__file__).parent
-_SOURCES = (_HERE / "products.c", _HERE / "steps.c")
+_SOURCES = (_HERE / "products.c", _HERE / "layers.c")
 _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
 _BEST_FIRST = (("-march=native", "-fopenmp"), ("-mcpu=native",), ())
 """For gcc and clang on x86; for Apple's clang; for any. The code needs no more than the last."""
-_NO_WINDOW = 2**62
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
-_ARGUMENTS = {
-    "multiply_float32": (*[_POINTER] * 3, *[_LONG] * 3, _INT),
-    "multiply_bfloat16": (*[_POINTER] * 3, *[_LONG] * 3, _INT),
-    "multiply_int8": (*[_POINTER] * 4, *[_LONG] * 3, _INT),
-    "normalise_rms": (_POINTER, _POINTER, _FLOAT, _POINTER, _LONG, _LONG, _INT),
-    "gate_silu": (_POINTER, _POINTER, _LONG, _LONG, _INT),
-    "attend_float32": (*[_POINTER] * 7, _INT),
-    "attend_bfloat16": (*[_POINTER] * 7, _INT),
+_FUNCTIONS = {  # the types of their arguments, and of what they return
+    "multiply_float32": ((*[_POINTER] * 3, *[_LONG] * 3, _INT), _INT),
+    "multiply_bfloat16": ((*[_POINTER] * 3, *[_LONG] * 3, _INT), _INT),
+    "multiply_int8": ((*[_POINTER] * 4, *[_LONG] * 3, _INT), _INT),
+    "normalise_rms": ((_POINTER, _POINTER, _FLOAT, _POINTER, _LONG, _LONG, _INT), None),
+    "gate_silu": ((_POINTER, _POINTER, _LONG, _LONG, _INT), None),
+    "read_tokens": ((_POINTER, _LONG, *[_POINTER] * 3, _INT, _POINTER, _LONG, _INT), _INT),
 }
-
-
-class AttentionOfOneToken(ctypes.Structure):
-    """`struct attention` of steps.c: the shape of an attention layer, and which tokens are read."""
-
-    _fields_ = (
-        *((name, _LONG) for name in ("n_texts", "n_heads", "n_kv_heads", "head_dim")),
-        *((name, _LONG) for name in ("text_stride", "head_stride", "window")),
-        *((name, _POINTER) for name in ("cosines", "sines", "q_norm", "k_norm")),
-        *((name, _FLOAT) for name in ("q_eps", "k_eps")),
-    )
+TYPES = (torch.float32, torch.bfloat16, torch.int8)
+"""What weights may be, in the order of `enum type` in layers.c."""
 
 
 class Kernels:
     """The functions, for contiguous tensors on the CPU; all vectors are float32."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        for name, arguments in _ARGUMENTS.items():
-            getattr(library, name).argtypes = arguments
-        self._multiply = {
-            torch.float32: library.multiply_float32,
-            torch.bfloat16: library.multiply_bfloat16,
-            torch.int8: library.multiply_int8,
-        }
-        self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
+        for name, (arguments, result) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, result
+        self._multiply = dict(
+            zip(TYPES, (library.multiply_float32, library.multiply_bfloat16, library.multiply_int8), strict=True)
+        )
         self._normalise_rms, self._gate_silu = library.normalise_rms, library.gate_silu
+        self._read_tokens = library.read_tokens
 
     def multiply(self, weight_OI: Tensor, scales_O: Tensor | None, vectors: Tensor) -> Tensor:
         """vectors (...,I) times the rows of a matrix: (...,O). weight: float32, bfloat16, or int8 with its scales."""
@@ -85,30 +75,26 @@ class Kernels:
         self._gate_silu(gates_ups.data_ptr(), out.data_ptr(), n_vectors, size, n_threads)
         return out
 
-    def attend(
+    def read_tokens(
         self,
-        how: AttentionOfOneToken,
-        heads_BN: Tensor,
-        cache: tuple[Tensor, Tensor],
-        positions_B: Tensor,
-        window_tokens: int | None,
-        rotary: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """Attention (B, n_heads * E) of one new token of each row, whose key and value go into the cache.
+        layers: ctypes.Array[Any],
+        texts: ctypes.Structure,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        x_BD: Tensor,
+    ) -> None:
+        """Let x_BD, one new token of each text, go through all layers, and its keys and values into the cache.
 
-        heads_BN: its queries, keys and values, (B, (n_heads + 2 n_kv_heads) * E), which are changed. cache: the
-        blocks of keys and values, each (B,n_kv_heads,columns,E). positions_B: the new token's column. rotary:
-        cosines and sines, B times E/2 of each.
+        layers, texts: `struct layer` of each and `struct texts` of layers.c and steps.h. keys, values: the cache of
+        each layer, (B,K,columns,E).
         """
-        keys, values = cache
-        how.n_texts, how.text_stride, how.head_stride = len(heads_BN), keys.stride(0), keys.stride(1)
-        how.window = window_tokens or _NO_WINDOW
-        how.cosines, how.sines = (None, None) if rotary is None else (angles.data_ptr() for angles in rotary)
-        scores = torch.empty(how.n_texts * how.n_kv_heads * keys.shape[2])
-        out = torch.empty(how.n_texts, how.n_heads * how.head_dim)
-        addresses = [each.data_ptr() for each in (heads_BN, keys, values, positions_B, scores, out)]
-        self._attend[keys.dtype](ctypes.addressof(how), *addresses, torch.get_num_threads())
-        return out
+        blocks = [(_POINTER * len(layers))(*(block.data_ptr() for block in part)) for part in (keys, values)]
+        cache_type, n_threads = TYPES.index(keys[0].dtype), torch.get_num_threads()
+        addresses = [ctypes.addressof(each) for each in (texts, *blocks)]
+        if self._read_tokens(
+            ctypes.addressof(layers), len(layers), *addresses, cache_type, x_BD.data_ptr(), x_BD.shape[1], n_threads
+        ):
+            raise MemoryError
 
 
 def load_kernels() -> Kernels | None:

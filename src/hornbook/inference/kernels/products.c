@@ -14,6 +14,7 @@
    places sooner than one, and each is asked for what it will read PREFETCH_BYTES later (docs/LOG.md). */
 
 #include <stdlib.h>
+#include "products.h"
 #include "tiles.h"
 #include "vectors.h"
 

@@ -1,7 +1,9 @@
 /* What stands between the products of a decoding step: norms, attention over the cache, and gates.
 
-   All vectors are float32, one after the other. For a single token each of these is so short that calling the dozen
-   operations that torch would make of it takes longer than computing. */
+   All vectors are float32, one after the other. */
+
+#ifndef STEPS_H
+#define STEPS_H
 
 #include <math.h>
 #include "vectors.h"
@@ -40,37 +42,64 @@ INLINE float sum_of_squares(const float *x, long size)
     return sum;
 }
 
-INLINE void normalise(const float *x, const float *weight, float eps, float *out, long size)
+/* LayerNorm where there is a bias, else RMSNorm. No weight: no norm. */
+struct norm {
+    const float *weight, *bias;
+    float eps;
+};
+
+INLINE void normalise_one(const float *x, const struct norm *norm, float *out, long size)
 {
-    float scale = 1 / sqrtf(sum_of_squares(x, size) / size + eps);
-    for (long i = 0; i < size; i++) out[i] = x[i] * scale * weight[i];
+    float mean = 0;
+    if (norm->bias) {
+        for (long i = 0; i < size; i++) mean += x[i];
+        mean /= size;
+        for (long i = 0; i < size; i++) out[i] = x[i] - mean;
+        x = out;
+    }
+    float scale = 1 / sqrtf(sum_of_squares(x, size) / size + norm->eps);
+    for (long i = 0; i < size; i++) out[i] = x[i] * scale * norm->weight[i];
+    if (norm->bias) for (long i = 0; i < size; i++) out[i] += norm->bias[i];
 }
 
-/* RMSNorm: each of `count` vectors of `size` numbers. */
-void normalise_rms(const float *vectors, const float *weight, float eps, float *out, long count, long size, int threads)
+static void normalise(const float *vectors, const struct norm *norm, float *out, long count, long size, int threads)
 {
     _Pragma("omp parallel for num_threads(threads) if (count >= MANY)")
-    for (long v = 0; v < count; v++) normalise(vectors + v * size, weight, eps, out + v * size, size);
+    for (long v = 0; v < count; v++) normalise_one(vectors + v * size, norm, out + v * size, size);
 }
 
 /* silu(gate) * up, where each vector holds `size` gates and then as many numbers up. */
-void gate_silu(const float *gates_ups, float *out, long count, long size, int threads)
+static void gate(const float *gates_ups, float *out, long count, long size, int threads)
 {
     _Pragma("omp parallel for num_threads(threads) if (count >= MANY)")
     for (long v = 0; v < count; v++) {
-        const float *gate = gates_ups + 2 * v * size, *up = gate + size;
-        for (long i = 0; i < size; i++) out[v * size + i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+        const float *gates = gates_ups + 2 * v * size, *ups = gates + size;
+        for (long i = 0; i < size; i++) out[v * size + i] = gates[i] / (1 + exponential(-gates[i])) * ups[i];
     }
 }
 
-/* Attention of one new token in each of n_texts texts over the cache, and the token's place in it. */
+/* The tanh approximation of GELU: with (1 + tanh y) / 2 = 1 / (1 + e^-2y). */
+static void bend(const float *vectors, float *out, long count, long size)
+{
+    for (long i = 0; i < count * size; i++) {
+        float x = vectors[i], y = 0.7978845608f * (x + 0.044715f * x * x * x);
+        out[i] = x / (1 + exponential(-2 * y));
+    }
+}
+
+/* The shape of a layer's attention. */
 struct attention {
-    long n_texts, n_heads, n_kv_heads, head_dim;
-    long text_stride, head_stride; /* numbers of the cache from one text to the next, from one head to the next */
-    long window;                   /* tokens that a token sees, itself included */
-    const float *cosines, *sines;  /* (n_texts, head_dim / 2), or null where positions are not angles */
-    const float *q_norm, *k_norm;  /* (head_dim), or null */
-    float q_eps, k_eps;
+    long n_heads, n_kv_heads, head_dim;
+    long window;                /* tokens that a token sees, itself included */
+    struct norm q_norm, k_norm; /* of each head */
+};
+
+/* One new token of each of some texts, and where their keys and values are. */
+struct texts {
+    long n_texts;
+    long text_stride, head_stride;   /* numbers of the cache from one text to the next, from one head to the next */
+    const int64_t *positions;        /* (n_texts) of the new tokens */
+    const float *cosines, *sines;    /* (n_texts, head_dim / 2), or null where positions are not angles */
 };
 
 INLINE void turn(float *head, const float *cosines, const float *sines, long n_pairs)
@@ -82,11 +111,10 @@ INLINE void turn(float *head, const float *cosines, const float *sines, long n_p
     }
 }
 
-INLINE void prepare(float *head, const float *norm, float eps, const struct attention *how, long text)
+INLINE void prepare(float *head, const struct norm *norm, const struct texts *texts, long text, long size)
 {
-    long n_pairs = how->head_dim / 2;
-    if (norm) normalise(head, norm, eps, head, how->head_dim);
-    if (how->cosines) turn(head, how->cosines + text * n_pairs, how->sines + text * n_pairs, n_pairs);
+    if (norm->weight) normalise_one(head, norm, head, size);
+    if (texts->cosines) turn(head, texts->cosines + text * size / 2, texts->sines + text * size / 2, size / 2);
 }
 
 /* scores: room for the cache's columns. Softmax of query * keys / sqrt(head_dim), and the values weighted by it. */
@@ -131,26 +159,25 @@ INLINE void prepare(float *head, const float *norm, float eps, const struct atte
             out[i] = sum / total;                                                                                 \
         }                                                                                                         \
     }                                                                                                             \
-    /* heads: queries, keys and values of each text's new token (n_texts, n_heads + 2 n_kv_heads, head_dim); they \
-       are changed. positions: where it stands. scores: (n_texts, n_kv_heads, columns of the cache).              \
-       out: (n_texts, n_heads, head_dim). */                                                                      \
-    void attend_##NAME(const struct attention *how, float *heads, TYPE *keys, TYPE *values,                       \
-                       const int64_t *positions, float *scores, float *out, int threads)                          \
+    /* heads: queries, keys and values of the new tokens (n_texts, n_heads + 2 n_kv_heads, head_dim); they are    \
+       changed. scores: (n_texts, n_kv_heads, columns of the cache). out: (n_texts, n_heads, head_dim). */        \
+    static void attend_##NAME(const struct attention *how, const struct texts *texts, float *heads, TYPE *keys,   \
+                              TYPE *values, float *scores, float *out, int threads)                               \
     {                                                                                                             \
         const long size = how->head_dim, n_kv_heads = how->n_kv_heads, group = how->n_heads / n_kv_heads;         \
-        const long n_columns = how->head_stride / size;                                                           \
-        _Pragma("omp parallel for num_threads(threads) if (how->n_texts > 1)")                                    \
-        for (long task = 0; task < how->n_texts * n_kv_heads; task++) {                                           \
-            const long text = task / n_kv_heads, kv = task % n_kv_heads, position = positions[text];              \
+        const long n_columns = texts->head_stride / size, n_tasks = texts->n_texts * n_kv_heads;                  \
+        _Pragma("omp parallel for num_threads(threads) if (n_tasks > 1)")                                         \
+        for (long task = 0; task < n_tasks; task++) {                                                             \
+            const long text = task / n_kv_heads, kv = task % n_kv_heads, position = texts->positions[text];       \
             const long first = position + 1 > how->window ? position + 1 - how->window : 0;                       \
-            const long start = text * how->text_stride + kv * how->head_stride;                                   \
+            const long start = text * texts->text_stride + kv * texts->head_stride;                               \
             float *queries = heads + (text * (how->n_heads + 2 * n_kv_heads) + kv * group) * size;                \
             float *key = heads + (text * (how->n_heads + 2 * n_kv_heads) + how->n_heads + kv) * size;             \
-            prepare(key, how->k_norm, how->k_eps, how, text);                                                     \
+            prepare(key, &how->k_norm, texts, text, size);                                                        \
             NAME##_keep(keys + start + position * size, key, size);                                               \
             NAME##_keep(values + start + position * size, key + n_kv_heads * size, size);                         \
             for (long g = 0; g < group; g++) {                                                                    \
-                prepare(queries + g * size, how->q_norm, how->q_eps, how, text);                                  \
+                prepare(queries + g * size, &how->q_norm, texts, text, size);                                     \
                 NAME##_attend(queries + g * size, keys + start + first * size, values + start + first * size,     \
                               scores + task * n_columns, out + (text * how->n_heads + kv * group + g) * size,     \
                               position + 1 - first, size);                                                        \
@@ -160,3 +187,5 @@ INLINE void prepare(float *head, const float *norm, float eps, const struct atte
 
 ATTEND(float32, float)
 ATTEND(bfloat16, uint16_t)
+
+#endif
