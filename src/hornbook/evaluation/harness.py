@@ -62,11 +62,12 @@ def run_harness(
 
 
 def _task_file(path: Path) -> dict[str, Any]:
-    from lm_eval.utils import load_yaml_config
+    # Where the harness reads the files of its own command line; plain YAML does not know its `include` and `!function`.
+    from lm_eval.tasks._yaml_loader import load_yaml
 
     if not path.is_file():
         raise UserError(f"--harness: {path}: there is no such file.")
-    return load_yaml_config(yaml_path=str(path), mode="full")
+    return load_yaml(path)
 
 
 def make_adapter(engine: Engine) -> Any:
