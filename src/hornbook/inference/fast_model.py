@@ -38,7 +38,7 @@ class FastEmbedding(nn.Module):
 
 
 class FastRMSNorm(nn.Module):
-    """`hornbook.model.normalization.RMSNorm` in one operation, for float32."""
+    """`hornbook.model.normalization.RMSNorm` in one operation."""
 
     def __init__(self, norm: RMSNorm, kernels: Kernels) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class FastRMSNorm(nn.Module):
         self.eps, self._kernels = norm.eps, kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._kernels.normalise_rms(x.contiguous(), self.weight, self.eps)
+        return self._kernels.normalise_rms(x.float().contiguous(), self.weight, self.eps).to(x.dtype)
 
 
 def fast_norm(norm: nn.Module, kernels: Kernels | None) -> nn.Module:

@@ -86,6 +86,12 @@ def test_gates_are_those_of_torch_whatever_their_size(kernels: Kernels, n_vector
     )
 
 
+def test_vectors_of_another_kind_are_refused(kernels: Kernels):
+    for vectors in (normal(3, 8).bfloat16(), normal(8, 3).T):
+        with pytest.raises(TypeError, match="float32"):
+            kernels.normalise_rms(vectors, normal(8), 1e-5)
+
+
 def test_a_compiler_that_is_not_there_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")

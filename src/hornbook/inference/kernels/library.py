@@ -50,6 +50,7 @@ class Kernels:
 
     def multiply(self, weight_OI: Tensor, scales_O: Tensor | None, vectors: Tensor) -> Tensor:
         """vectors (...,I) times the rows of a matrix: (...,O). weight: float32, bfloat16, or int8 with its scales."""
+        _check(vectors)
         n_rows, n_columns = weight_OI.shape
         out = torch.empty((*vectors.shape[:-1], n_rows))
         addresses = [weight_OI.data_ptr(), vectors.data_ptr(), out.data_ptr()]
@@ -62,6 +63,7 @@ class Kernels:
 
     def normalise_rms(self, vectors: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         """RMSNorm of vectors (...,D)."""
+        _check(vectors)
         out, size = torch.empty_like(vectors), weight_D.numel()
         n_vectors, n_threads = vectors.numel() // size, torch.get_num_threads()
         self._normalise_rms(vectors.data_ptr(), weight_D.data_ptr(), eps, out.data_ptr(), n_vectors, size, n_threads)
@@ -69,6 +71,7 @@ class Kernels:
 
     def gate_silu(self, gates_ups: Tensor) -> Tensor:
         """silu(gate) * up (...,F) of vectors (...,2F) that hold the gates and then the others."""
+        _check(gates_ups)
         size = gates_ups.shape[-1] // 2
         out = torch.empty((*gates_ups.shape[:-1], size))
         n_vectors, n_threads = out.numel() // size, torch.get_num_threads()
@@ -88,6 +91,7 @@ class Kernels:
         layers, texts: `struct layer` of each and `struct texts` of layers.c and steps.h. keys, values: the cache of
         each layer, (B,K,columns,E).
         """
+        _check(x_BD)
         blocks = [(_POINTER * len(layers))(*(block.data_ptr() for block in part)) for part in (keys, values)]
         cache_type, n_threads = TYPES.index(keys[0].dtype), torch.get_num_threads()
         addresses = [ctypes.addressof(each) for each in (texts, *blocks)]
@@ -95,6 +99,12 @@ class Kernels:
             ctypes.addressof(layers), len(layers), *addresses, cache_type, x_BD.data_ptr(), x_BD.shape[1], n_threads
         ):
             raise MemoryError
+
+
+def _check(vectors: Tensor) -> None:
+    """C would read whatever stands there."""
+    if vectors.dtype != torch.float32 or vectors.device.type != "cpu" or not vectors.is_contiguous():
+        raise TypeError(f"vectors must be float32, contiguous and on the CPU, not {vectors.dtype}, {vectors.device}")
 
 
 def load_kernels() -> Kernels | None:
