@@ -32,6 +32,7 @@ from hornbook.parallel.parallelize import SpreadModel
 from hornbook.parallel.recompute import recomputed
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
+from hornbook.training.memory import give_back_large_blocks
 from hornbook.training.optimizers import build_optimizer
 
 _CPU = torch.device("cpu")
@@ -127,6 +128,8 @@ def hornbook(
     """Ours, as a recipe with these two sections trains it."""
     model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
     init_weights(model, seed=1)
+    if device.type == "cpu":
+        give_back_large_blocks(sum(parameter.nbytes for parameter in model.parameters()))
     objective = NextToken()
     attached = contextlib.ExitStack()
     attached.enter_context(recomputed(model.model.layers, section.recompute))

@@ -1,5 +1,7 @@
-"""How much memory is there, and how much of it this process uses."""
+"""How much memory is there, how much of it this process uses, and what the C library does with what is freed."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
@@ -9,6 +11,10 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 2**20
+_LARGE_MODEL_BYTES = 2**28
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
@@ -34,6 +40,17 @@ def used_memory_bytes(device: torch.device) -> int | None:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def give_back_large_blocks(model_bytes: int) -> None:
+    """For a large model on a CPU, let freed blocks of 1 MiB and more go back to the system at once, if glibc is there.
+
+    It keeps blocks of up to 32 MiB otherwise, and gradients come to lie between freed activations: a step of 124M
+    parameters peaks at 3.1 GB instead of 2.85. A small model would pay with a fifth of its time for little.
+    """
+    is_large = model_bytes >= _LARGE_MODEL_BYTES
+    if is_large and sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def _limit_and_use(files: tuple[str, str]) -> tuple[int | None, int]:
