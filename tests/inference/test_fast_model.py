@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hornbook.inference import fast_model
 from hornbook.inference.batch import ContinuousBatch, Request
 from hornbook.inference.fast_linear import int8_rows
 from hornbook.inference.fast_model import FastTransformer
@@ -22,7 +23,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", FAMILIES.values(), ids=FAMILIES)
-def test_a_fast_model_gives_the_scores_of_the_plain_one(shape: dict[str, Any], make_model: Callable[..., Transformer]):
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_a_fast_model_gives_the_scores_of_the_plain_one(
+    has_compiler: bool,
+    shape: dict[str, Any],
+    make_model: Callable[..., Transformer],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if not has_compiler:
+        monkeypatch.setattr(fast_model, "load_kernels", lambda: None)
     model = make_model(**shape)
     ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     with torch.inference_mode():

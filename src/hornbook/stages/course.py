@@ -10,7 +10,7 @@ from hornbook.run_directory import atomic_write
 from hornbook.training.curve import with_description
 from hornbook.training.metrics import Record, read_metrics
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
 
 
 def draw_course(metrics_path: Path, svg_path: Path, title: str, panels: Mapping[str, Sequence[str]]) -> None:
@@ -34,13 +34,16 @@ def draw_course(metrics_path: Path, svg_path: Path, title: str, panels: Mapping[
         )
         axes[0, 0].set(title=title)
         for axis, (label, names) in zip(axes[:, 0], panels.items(), strict=True):
+            looks_of_training = cycle(({"color": _BLUE}, {"color": _GREY, "linestyle": "--"}))
             looks_of_evaluations = cycle(({"marker": "o"}, {"marker": "s", "linestyle": "--"}))
             for name in names:
                 points = _points(records, name)
                 if not points:
                     continue
-                looks: dict[str, Any] = {"color": _BLUE, "linewidth": 0.8}
-                if "." in name:
+                looks: dict[str, Any]
+                if "." not in name:
+                    looks = {"linewidth": 0.8, **next(looks_of_training)}
+                else:
                     looks = {"color": _ORANGE, "linewidth": 1.6, "markersize": 4, **next(looks_of_evaluations)}
                 words = name.replace(".", ": ").replace("_", " ")
                 axis.plot(*zip(*points, strict=True), **looks, label=words)
