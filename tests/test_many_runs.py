@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from hornbook.run_directory import RunDirectory, atomic_write, write_json
 from hornbook.stages.training import BEGINNING_FILE
 
 TRUE = Law(1.2, 60.0, 90.0, 0.35, 0.4)
+WITH_A_HIGH_RATE = Law(1.5, 60.0, 90.0, 0.34, 0.39)
 
 
 @dataclass
@@ -103,9 +105,13 @@ def test_a_ladder_predicts_the_run_that_it_holds_out(
 
     def run(recipe: Recipe, one: Rung, runs: Path, data: Any, console: Console) -> tuple[Point, list[float]]:
         made.append(one)
-        falling = [1.3 - 0.3 * (number + 1) / N_WINDOWS for number in range(N_WINDOWS)]
-        curve = [loss * factor for loss, factor in zip(TRUE.losses(one.parameters, one.tokens), falling, strict=True)]
-        return Point(one.parameters, one.tokens, TRUE.loss(one.parameters, one.tokens)), curve
+        size = (one.parameters, one.tokens)
+        end = TRUE.loss(*size)
+        way = math.log(end / WITH_A_HIGH_RATE.loss(*size))
+        # The rate rises in the first window, and falls from the middle of the training on.
+        passed = [max(0.0, (number + 0.5) / N_WINDOWS - 0.5) * 2 for number in range(N_WINDOWS)]
+        curve = [loss * math.exp(p * way) for loss, p in zip(WITH_A_HIGH_RATE.losses(*size), passed, strict=True)]
+        return Point(*size, end), [1.2 * curve[0], *curve[1:]]
 
     monkeypatch.setattr(scale, "_run", run)
     monkeypatch.setattr(scale, "make_data", lambda recipe, runs, console: None)
@@ -117,7 +123,9 @@ def test_a_ladder_predicts_the_run_that_it_holds_out(
     assert abs(found["held_out"]["off_by"]) < 0.02
     assert (tmp_path / "stories.law.svg").is_file()
     assert max(abs(share) for share in found["held_out"]["curve_off_by"]) < 0.03
-    assert len(found["law"]["above"]["windows"]) == N_WINDOWS
+    approach = found["law"]["approach"]
+    assert approach["above"][0] == pytest.approx(math.log(1.2), abs=0.03)
+    assert approach["passed"][1] == 0 < approach["passed"][15] < approach["passed"][-1]
     assert read_law(tmp_path) is None  # a run's folder has its own copy
 
 
