@@ -176,7 +176,10 @@ def test_rubbish_is_refused_with_a_reason_and_the_server_goes_on(serve: Serve):
                 assert answer.json()["error"]["message"]
         assert client.post("/v1/completions", content=b"x", headers={"content-type": "text/plain"}).status_code == 400
         assert client.get("/v1/nothing").status_code == 404
-        assert client.get("/v1/completions").status_code == 405
+        wrong_method = client.get("/v1/completions")
+        assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
+        described = client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["responses"]
+        assert set(described) == {"200", "4XX", "5XX"}
         assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
         assert gauge(client, "requests_active") == gauge(client, "requests_waiting") == 0
 

@@ -125,3 +125,18 @@ class ChatRequest(GenerationRequest):
     def n_alternatives(self) -> int | None:
         """Likeliest tokens to report at each place; None: no probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in OpenAI's words."""
+
+    message: str
+    type: str
+    param: None
+    code: str | None
+
+
+class Refusal(BaseModel):
+    """The body of every answer of 400 and above."""
+
+    error: Problem

@@ -6,7 +6,7 @@ model or page, 413 the body is too large, 429 too many wait already, 499 the cli
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,16 @@ from starlette.exceptions import HTTPException
 
 from hornbook.inference.body_limit import BodyLimit
 from hornbook.inference.engine import Engine
-from hornbook.inference.protocol import ChatRequest, CompletionRequest
+from hornbook.inference.protocol import ChatRequest, CompletionRequest, Refusal
 from hornbook.inference.serving import Limits, Refused, Serving
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Refusal, "description": "The request was refused; the message says why."},
+    "5XX": {"model": Refusal, "description": "No answer came, in time or at all."},
+}
+"""For the description of the interface; without it FastAPI would promise a status 422 that is never given."""
 _PATHS = {"/", "/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"}
 
 
@@ -73,7 +78,7 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, problem: HTTPException) -> JSONResponse:
-        return _error(problem.status_code, str(problem.detail))
+        return _error(problem.status_code, str(problem.detail), headers=problem.headers)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -92,23 +97,23 @@ def make_app(
         )
         return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=_REFUSALS)
     async def models() -> dict[str, Any]:
         """The one model that is served."""
         return {"object": "list", "data": [serving.model_card()]}
 
-    @app.get("/v1/models/{model}")
+    @app.get("/v1/models/{model}", responses=_REFUSALS)
     async def model(model: str) -> dict[str, Any]:
         """The same, asked for by its name."""
         serving.check_model(model)
         return serving.model_card()
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=_REFUSALS)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue texts."""
         return await serving.complete(body, request)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=_REFUSALS)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
         return await serving.chat(body, request)
@@ -125,10 +130,13 @@ def make_app(
     return app
 
 
-def _error(status: int, message: str, code: str | None = None) -> JSONResponse:
+def _error(
+    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     # A client's half of a surrogate pair would not be written as UTF-8.
     clean = message.encode("utf-8", "replace").decode()
     kind = "invalid_request_error" if status < 500 else "server_error"
-    headers = {"Retry-After": "1"} if status == 429 else None
+    if status == 429:
+        headers = {"Retry-After": "1"}
     content = {"error": {"message": clean, "type": kind, "param": None, "code": code}}
     return JSONResponse(content, status_code=status, headers=headers)
