@@ -176,6 +176,7 @@ def test_rubbish_is_refused_with_a_reason_and_the_server_goes_on(serve: Serve):
                 assert answer.json()["error"]["message"]
         assert client.post("/v1/completions", content=b"x", headers={"content-type": "text/plain"}).status_code == 400
         assert client.get("/v1/nothing").status_code == 404
+        assert client.post("/v1/completions", json={"prompt": [[False]]}).status_code == 400
         wrong_method = client.get("/v1/completions")
         assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
         described = client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["responses"]

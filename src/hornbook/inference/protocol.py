@@ -24,7 +24,7 @@ def _is_unicode(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_is_unicode)]
 StopString = Annotated[Text, Field(min_length=1, max_length=200)]
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, strict=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 

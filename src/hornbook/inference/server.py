@@ -85,7 +85,7 @@ def make_app(
         """Whether the server is there."""
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Counters for Prometheus."""
         worker = serving.worker
