@@ -181,6 +181,7 @@ def test_rubbish_is_refused_with_a_reason_and_the_server_goes_on(serve: Serve):
         assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
         described = client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["responses"]
         assert set(described) == {"200", "4XX", "5XX"}
+        assert set(described["200"]["content"]) == {"application/json", "text/event-stream"}
         assert client.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
         assert gauge(client, "requests_active") == gauge(client, "requests_waiting") == 0
 

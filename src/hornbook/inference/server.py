@@ -29,6 +29,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": Refusal, "description": "No answer came, in time or at all."},
 }
 """For the description of the interface; without it FastAPI would promise a status 422 that is never given."""
+_STREAMS = _REFUSALS | {200: {"content": {"text/event-stream": {}}, "description": "At once, or event by event."}}
 _PATHS = {"/", "/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"}
 
 
@@ -108,12 +109,12 @@ def make_app(
         serving.check_model(model)
         return serving.model_card()
 
-    @app.post("/v1/completions", responses=_REFUSALS)
+    @app.post("/v1/completions", responses=_STREAMS)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue texts."""
         return await serving.complete(body, request)
 
-    @app.post("/v1/chat/completions", responses=_REFUSALS)
+    @app.post("/v1/chat/completions", responses=_STREAMS)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
         return await serving.chat(body, request)
