@@ -188,6 +188,21 @@ def test_each_stage_has_its_own_beginning() -> None:
     assert reinforce.curve.low[0] < 0.4 < reinforce.curve.high[-1] <= 1
 
 
+def test_how_long_the_models_own_answers_are_is_no_sign_of_the_data() -> None:
+    def reward(step: int, record: dict[str, Any]) -> float:
+        return step / STEPS
+
+    runs = {seed: _records(seed, reward=reward) for seed in (1, 2, 3)}
+    beginning = _beginning("reinforce", first_loss=0.4)
+    reference = {"seeds": [1, 2, 3], "stages": {"reinforce": record_of(runs, beginning, {})}}
+    expected = expectation(beginning, reference, None)
+
+    assert "3 seeds" in expected.source
+    assert not {"labelled_fraction", "top_label_fraction"} & set(expected.signs)
+    assert "next_label_fraction" in expected.signs
+    assert "labelled_fraction" in expectation(_beginning(), _reference(), None).signs
+
+
 def test_a_reference_of_another_training_is_not_taken() -> None:
     other = Beginning("pretrain", TOTAL_TOKENS, VOCAB_SIZE, 100_000, {"tokens": 7})
 

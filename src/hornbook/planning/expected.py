@@ -37,6 +37,8 @@ _SMALLEST_MODELS_END_AT = 0.5
 _NATS_AROUND_FIRST = 0.5
 WATCHED_FIGURE = {"reinforce": "reward"}
 """The figure that a stage is followed by, where that is not its loss."""
+_TOLD_BY_ANSWERS = ("labelled_fraction", "top_label_fraction")
+"""Figures of the labels: in reinforcement these are the model's own answers, which may grow longer or shorter."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: 
         bands = {
             name: Band(*(tuple(band[key]) for key in ("mean", "low", "high")))
             for name, band in recorded["bands"].items()
+            if beginning.stage != "reinforce" or name not in _TOLD_BY_ANSWERS
         }
         figure = WATCHED_FIGURE.get(beginning.stage, "loss_nats")
         curve = bands.pop(figure)
