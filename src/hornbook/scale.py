@@ -67,6 +67,12 @@ def scale(options: Options, recipe: Recipe, console: Console) -> None:
     if flops is None:
         flops = total_training_flops(planned_config(recipe), recipe.pretrain) * _SHARE_OF_THE_RECIPE
     rungs = ladder(recipe, options.sizes, flops)
+    fewest = min(one.tokens for one in rungs) // recipe.pretrain.global_batch_tokens
+    if fewest < N_WINDOWS:
+        raise UserError(
+            f"flops: the shortest run of the ladder would have {fewest} steps, and {N_WINDOWS} are needed to draw a "
+            "curve. Give more operations, or the recipe a smaller pretrain.global_batch_tokens."
+        )
     console.print(f"{len(rungs)} runs, {budget_of(rungs):.2e} FLOPs in all, and one of {HELD_OUT * flops:.2e}")
     data = make_data(recipe, options.runs, console)
     made = [_run(recipe, one, options.runs, data, console) for one in rungs]

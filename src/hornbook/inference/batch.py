@@ -2,7 +2,8 @@
 
 A step reads the prompts of the newcomers, one new token of everybody else, and draws the next token of each. So
 nobody waits for the longest of a batch to end (Yu et al., Orca, OSDI 2022). What a request gets does not
-depend on its company: attention sees a row's own text alone, and each request has random numbers of its own.
+depend on its company: attention sees a row's own text alone, and each request has random numbers of its own. (In
+bfloat16 up to rounding: one token is read by other operations than several.)
 While few are under way, a step may also read drafts of what comes next, and then writes several tokens (drafts.py).
 
 Shapes: B rows, T tokens of a row, N places whose next token is chosen, D d_model, V vocabulary.

@@ -4,7 +4,8 @@ A text repeats itself: names, quotations, code. What followed the last few token
 taken as a draft; the model reads it along with the last token, and as much of it stays as the model would have
 written itself. So the text is the same as without, token for token, also where tokens are drawn: each place of a
 text has its own random number. (Leviathan et al., arXiv 2211.17192, with a lookup in the place of a small model, as
-in Saxena's prompt lookup decoding, 2023.)
+in Saxena's prompt lookup decoding, 2023.) That holds in float32. In bfloat16 several tokens are read by other
+operations than one, which round otherwise, and where two next tokens are all but equally likely the other may be taken.
 """
 
 from collections.abc import Sequence

@@ -94,7 +94,8 @@ class FastLayers:
         return _Norm(self._floats(norm.weight), self._floats(getattr(norm, "bias", None)), norm.eps)
 
     def _matrix(self, linear: FastLinear) -> _Matrix:
-        weight = linear.weight
+        weight = linear.weight.detach()
+        self._kept.append(weight)
         scales, bias = self._floats(linear.scales), self._floats(linear.bias)
         return _Matrix(weight.data_ptr(), scales, bias, *weight.shape, TYPES.index(weight.dtype))
 

@@ -77,7 +77,8 @@ def with_approach(law: Law, runs: Sequence[tuple[Point, Sequence[float | None]]]
         if number < min(high):
             above[number] = statistics.median(over for over, _ in measured)
         else:  # least squares through the origin, for who has a long way to go tells more
-            passed[number] = sum(over * way for over, way in measured) / sum(way**2 for _, way in measured)
+            squares = sum(way**2 for _, way in measured)
+            passed[number] = sum(over * way for over, way in measured) / squares if squares else 0.0
     return replace(law, approach=Approach(under_way, above, passed))
 
 

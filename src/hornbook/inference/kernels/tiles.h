@@ -41,6 +41,8 @@ static void shape_tiles(long n_vectors)
         shape.rows[tile] = SIDE;
         shape.row_bytes[tile] = tile == WEIGHTS_A || tile == WEIGHTS_B ? LINE_BYTES : 4 * n_vectors;
     }
+    /* gcc 12 believes that only its first bytes are read, and might leave out the rest. */
+    __asm__ volatile("" : : "r"(&shape) : "memory");
     _tile_loadconfig(&shape);
 }
 
