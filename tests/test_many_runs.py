@@ -129,6 +129,15 @@ def test_a_ladder_predicts_the_run_that_it_holds_out(
     assert read_law(tmp_path) is None  # a run's folder has its own copy
 
 
+def test_a_ladder_too_short_for_a_curve_is_refused_before_it_runs(
+    tmp_path: Path, recipes_directory: Path, console: Console
+) -> None:
+    path, recipe = _recipe(tmp_path, recipes_directory)
+    with pytest.raises(UserError, match="the shortest run of the ladder would have"):
+        scale.scale(Options(path, tmp_path / "runs", flops=1e9), recipe, console)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(("sizes", "said"), [(2, "at least 3")])
 def test_a_ladder_of_two_is_refused(
     tmp_path: Path, recipes_directory: Path, console: Console, sizes: int, said: str

@@ -5,6 +5,7 @@ Shapes: B texts, D d_model, K kv heads, E head_dim.
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ class FastLayers:
         texts = _Texts(len(x_BD), strides[0], strides[1], positions_B.data_ptr(), cosines, sines)
         self._kernels.read_tokens(self._layers, texts, keys, values, x_BD)
 
-    def _layer(self, layer: nn.Module, window_tokens: int | None) -> _Layer:
+    def _layer(self, layer: Any, window_tokens: int | None) -> _Layer:
+        """layer: a `Layer` whose parts were made fast, which its own type does not tell."""
         attention, feed_forward = layer.self_attn, layer.mlp
         is_gated = hasattr(feed_forward, "gate_up_proj")
         shape = (attention.n_heads, attention.n_kv_heads, attention.head_dim, window_tokens or _NO_WINDOW)
@@ -88,7 +90,7 @@ class FastLayers:
             is_gated,
         )
 
-    def _norm(self, norm: nn.Module | None) -> _Norm:
+    def _norm(self, norm: Any) -> _Norm:
         if norm is None:
             return _Norm()
         return _Norm(self._floats(norm.weight), self._floats(getattr(norm, "bias", None)), norm.eps)

@@ -22,7 +22,7 @@ from hornbook.inference.kernels.library import Kernels, load_kernels
 from hornbook.model.attention import Attention, KeyValueCache, attend
 from hornbook.model.feed_forward import GeluFeedForward, SwigluFeedForward
 from hornbook.model.normalization import RMSNorm
-from hornbook.model.rotary import rotary_angles, rotate
+from hornbook.model.rotary import rotate
 from hornbook.model.transformer import Layer, Transformer
 
 
@@ -166,13 +166,7 @@ class FastTransformer(Transformer):
         """As the plain model; one new token of each row of a cache goes through all layers at once."""
         if self.layers_at_once is None or not isinstance(cache, CacheRows) or input_ids_BT.shape[1] > 1:
             return super().forward(input_ids_BT, position_ids_BT, document_ids_BT, cache)
-        position_ids_BT = cache.position_ids(1)
-        x_BTD = self.model.embed_tokens(input_ids_BT)
-        rotary = None
-        if self.model.embed_positions is not None:
-            x_BTD = x_BTD + self.model.embed_positions(position_ids_BT)
-        else:
-            rotary = rotary_angles(position_ids_BT, self.config)
+        x_BTD, rotary = self.model.embedded(input_ids_BT, cache.position_ids(1))
         self.layers_at_once.read(x_BTD[:, 0], cache, rotary)
         cache.advance(1)
         return self.model.norm(x_BTD)

@@ -77,17 +77,19 @@ class Decoder(nn.Module):
         if position_ids_BT is None:
             position_ids_BT = torch.arange(n_tokens, device=input_ids_BT.device)[None]
 
-        x_BTD = self.embed_tokens(input_ids_BT)
-        rotary = None
-        if self.embed_positions is not None:
-            x_BTD = x_BTD + self.embed_positions(position_ids_BT)
-        else:
-            rotary = rotary_angles(position_ids_BT, self.config)
+        x_BTD, rotary = self.embedded(input_ids_BT, position_ids_BT)
         for layer, window_tokens in zip(self.layers, self.config.window_tokens, strict=True):
             x_BTD = layer(x_BTD, rotary, masks[window_tokens], cache)
         if cache is not None:
             cache.advance(n_tokens)
         return self.norm(x_BTD)
+
+    def embedded(self, input_ids_BT: Tensor, position_ids_BT: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """What the first layer is given: the vectors (B,T,D), and the rotary angles where positions are such."""
+        x_BTD = self.embed_tokens(input_ids_BT)
+        if self.embed_positions is not None:
+            return x_BTD + self.embed_positions(position_ids_BT), None
+        return x_BTD, rotary_angles(position_ids_BT, self.config)
 
 
 class Transformer(nn.Module):
