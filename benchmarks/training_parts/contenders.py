@@ -32,7 +32,7 @@ from hornbook.parallel.parallelize import SpreadModel
 from hornbook.parallel.recompute import recomputed
 from hornbook.recipe_data import ModelSection
 from hornbook.recipe_training import PretrainSection
-from hornbook.training.memory import give_back_large_blocks
+from hornbook.training.memory import tune_allocator
 from hornbook.training.optimizers import build_optimizer
 
 _CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def hornbook(
     model = Transformer(config_from_recipe(model_section, shape.vocab_size)).to(device)
     init_weights(model, seed=1)
     if device.type == "cpu":
-        give_back_large_blocks(sum(parameter.nbytes for parameter in model.parameters()))
+        tune_allocator(sum(parameter.nbytes for parameter in model.parameters()))
     objective = NextToken()
     attached = contextlib.ExitStack()
     attached.enter_context(recomputed(model.model.layers, section.recompute))

@@ -1,21 +1,13 @@
-import dataclasses
-from contextlib import nullcontext
-
 import pytest
 import torch
 
 from hornbook.model.attention import (
-    added_masks_by_window,
     attend,
     causal_mask,
     document_mask,
     fused_attention,
-    masks_by_window,
     reference_attention,
 )
-from hornbook.model.config import ModelConfig, config_from_recipe
-from hornbook.model.softmax_attention import exact_products, softmax_attention
-from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
 
 HEADS = pytest.mark.parametrize("n_kv_heads", [4, 2, 1], ids=["multi-head", "grouped-query", "multi-query"])
@@ -26,12 +18,6 @@ def query_key_value(n_kv_heads: int, dtype: torch.dtype = torch.float32) -> list
     generator = torch_generator("query, key and value")
     heads = (4, n_kv_heads, n_kv_heads)
     return [torch.randn(2, n, 16, 8, generator=generator).to(dtype).requires_grad_() for n in heads]
-
-
-def windows(*window_tokens: int | None) -> ModelConfig:
-    """A model with a layer of each of these windows."""
-    config = config_from_recipe(ModelSection(preset="llama", n_layers=len(window_tokens), d_model=32, n_heads=4), 64)
-    return dataclasses.replace(config, window_tokens=window_tokens)
 
 
 def gradients(output: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -70,54 +56,6 @@ def test_fused_masked_attention_equals_the_reference_forward_and_backward(n_kv_h
     fused, reference = fused_attention(*inputs, mask), reference_attention(*inputs, mask)
     torch.testing.assert_close(fused, reference)
     torch.testing.assert_close(gradients(fused, inputs), gradients(reference, inputs))
-
-
-@HEADS
-@pytest.mark.parametrize("mask", [None, document_mask(DOCUMENT_IDS)], ids=["causal", "masked"])
-def test_bfloat16_attention_on_a_cpu_equals_the_fused_kernel_within_rounding(
-    n_kv_heads: int, mask: torch.Tensor | None
-):
-    inputs = query_key_value(n_kv_heads, torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        chosen = attend(*inputs, mask)
-        with torch.no_grad():
-            assert torch.equal(attend(*inputs, mask), chosen)  # a reference's probabilities are those of the start
-    fused = fused_attention(*inputs, mask)
-    assert not torch.equal(chosen, fused)
-    assert chosen.dtype == torch.bfloat16
-    torch.testing.assert_close(chosen, fused, rtol=0.03, atol=0.03)
-    torch.testing.assert_close(gradients(chosen, inputs), gradients(fused, inputs), rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize("document_ids", [None, DOCUMENT_IDS], ids=["causal", "masked"])
-def test_the_formula_with_its_own_backward_pass_equals_the_reference(document_ids: torch.Tensor | None):
-    inputs = query_key_value(4)
-    config = windows(None, 3)
-    bools = masks_by_window(config, 16, torch.device("cpu"), document_ids)
-    for window, added in added_masks_by_window(config, 16, torch.device("cpu"), document_ids).items():
-        seen = bools[window] if bools[window] is not None else causal_mask(16, torch.device("cpu"))
-        own, reference = softmax_attention(*inputs, added), reference_attention(*inputs, seen)
-        torch.testing.assert_close(own, reference)
-        torch.testing.assert_close(gradients(own, inputs), gradients(reference, inputs))
-
-
-def test_sums_of_bfloat16_products_are_not_rounded_before_they_are_compared():
-    q, k, v = (torch.zeros(1, 1, 2, 64, dtype=torch.bfloat16) for _ in range(3))
-    # Scores of 100 and 100.25 before the division by 8: in bfloat16 both would be 100.
-    q[..., 0], k[..., 0], k[0, 0, 1, 1], q[..., 1] = 10, 10, 0.5, 0.5
-    v[0, 0, 1] = 1
-    sees_both = torch.zeros(1, 1, 2, 2)
-    for context in (nullcontext, exact_products):
-        with context():
-            attended = softmax_attention(q, k, v, sees_both)
-        torch.testing.assert_close(
-            attended.float(), torch.full((1, 1, 2, 64), torch.tensor(0.25 / 8).sigmoid().item()), rtol=0.004, atol=0
-        )
-
-
-def test_masks_of_long_rows_stay_truth_values_and_go_to_the_fused_kernel():
-    masks = added_masks_by_window(windows(None), 600, torch.device("cpu"), torch.zeros(1, 600))
-    assert masks[None].dtype == torch.bool
 
 
 def test_the_last_token_alone_sees_all_the_others():

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from hornbook.batching.packing import Batch
-from hornbook.model import attention
+from hornbook.model import block_attention
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.transformer import Transformer
 from hornbook.planning.layout import Layout
 from hornbook.planning.memory import (
-    LONGEST_PLAIN_ROW_TOKENS,
+    LONGEST_ROW_IN_BLOCKS_TOKENS,
     layer_activation_bytes_per_token,
     most_rows_at_once,
     rows_that_fit,
@@ -66,16 +66,16 @@ def _kept_bytes(config: ModelConfig, row_tokens: int, dtype: torch.dtype) -> int
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["preset"])
-@pytest.mark.parametrize(("row_tokens", "dtype"), [(136, torch.bfloat16), (600, torch.bfloat16), (136, torch.float32)])
+@pytest.mark.parametrize(("row_tokens", "dtype"), [(136, torch.bfloat16), (2080, torch.bfloat16), (136, torch.float32)])
 def test_a_layer_keeps_what_the_estimate_says(shape: dict, row_tokens: int, dtype: torch.dtype) -> None:
-    one, three = (_kept_bytes(_config(shape, n_layers), row_tokens, dtype) for n_layers in (1, 3))
+    one, three = (_kept_bytes(_config(shape, n_layers, row_tokens), row_tokens, dtype) for n_layers in (1, 3))
     per_token = layer_activation_bytes_per_token(_config(shape), row_tokens, dtype.itemsize, "cpu")
 
     assert per_token == pytest.approx((three - one) / 2 / (N_ROWS * row_tokens), rel=0.06)
 
 
-def test_the_longest_row_with_a_table_of_attention_is_the_models() -> None:
-    assert LONGEST_PLAIN_ROW_TOKENS == attention.LONGEST_PLAIN_ROW_TOKENS
+def test_the_longest_row_in_blocks_is_the_models() -> None:
+    assert LONGEST_ROW_IN_BLOCKS_TOKENS == block_attention.LONGEST_ROW_TOKENS
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

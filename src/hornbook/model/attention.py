@@ -17,17 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from hornbook.model.block_attention import (
+    LONGEST_ROW_TOKENS,
+    attention_in_blocks,
+    first_seen_of_documents,
+    first_seen_of_mask,
+    trains_in_blocks,
+)
 from hornbook.model.config import ModelConfig
 from hornbook.model.normalization import make_norm
 from hornbook.model.rotary import rotate
-from hornbook.model.softmax_attention import added_mask, softmax_attention
 
 Mask = Tensor | BlockMask
 """Which of S tokens each of T may look at: (B,1,T,S) bool, or in another form for a kernel of its own: in blocks
-(hornbook.model.block_masks), or a number that is added to the scores (hornbook.model.softmax_attention)."""
-
-LONGEST_PLAIN_ROW_TOKENS = 512
-"""Beyond it the table of attention weights would be most of what training keeps for the backward pass."""
+(hornbook.model.block_masks), or (B,T) int32, the first that each may look at (hornbook.model.block_attention)."""
 
 
 class KeyValueCache(Protocol):
@@ -90,22 +93,18 @@ def masks_by_window(
     return masks
 
 
-def added_masks_by_window(
+def first_seen_by_window(
     config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
 ) -> dict[int | None, Mask | None]:
-    """As `masks_by_window`, as what is added to the scores, for rows that are short enough for the plain formula.
-
-    Compiled code reads such numbers several times as fast as truth values.
-    """
-    masks = masks_by_window(config, n_tokens, device, document_ids_BT)
-    if n_tokens > LONGEST_PLAIN_ROW_TOKENS:
-        return masks
-    return {window_tokens: _added(mask, n_tokens, device) for window_tokens, mask in masks.items()}
-
-
-def _added(mask_B1TT: Mask | None, n_tokens: int, device: torch.device) -> Tensor:
-    assert not isinstance(mask_B1TT, BlockMask)
-    return added_mask(causal_mask(n_tokens, device) if mask_B1TT is None else mask_B1TT, torch.float32)
+    """As `masks_by_window`, in the form that `attention_in_blocks` takes, for rows that are short enough for it."""
+    if n_tokens > LONGEST_ROW_TOKENS:
+        return masks_by_window(config, n_tokens, device, document_ids_BT)
+    if document_ids_BT is None:
+        document_ids_BT = torch.zeros(1, n_tokens, dtype=torch.int64, device=device)
+    return {
+        window_tokens: first_seen_of_documents(document_ids_BT, window_tokens)
+        for window_tokens in dict.fromkeys(config.window_tokens)
+    }
 
 
 def reference_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor) -> Tensor:
@@ -136,26 +135,17 @@ def fused_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: T
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | None) -> Tensor:
-    """The fastest of all, decided from the shapes, the device and the mask's form. No mask means causal.
-
-    On a CPU in bfloat16 the backward pass of the fused kernel takes several times as long as that of the plain
-    formula. The price is the table of weights in memory, so training takes the formula for short rows only.
-    """
-    n_tokens, is_grouped = q_BHTE.shape[2], q_BHTE.shape[1] != k_BKSE.shape[1]
+    """The fastest of all, decided from the shapes, the device and the mask's form. No mask means causal."""
     if isinstance(mask_B1TS, BlockMask):
+        is_grouped = q_BHTE.shape[1] != k_BKSE.shape[1]
         attended: Tensor = flex_attention(q_BHTE, k_BKSE, v_BKSE, block_mask=mask_B1TS, enable_gqa=is_grouped)
         return attended
-    if mask_B1TS is None or not mask_B1TS.is_floating_point():
-        # Training computes in bfloat16 by autocast; so does what it is compared with, that must be computed alike.
-        is_on_cpu = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16
-        is_training = is_on_cpu and torch.is_autocast_enabled("cpu")
-        if not (is_training and n_tokens == k_BKSE.shape[2] <= LONGEST_PLAIN_ROW_TOKENS):
-            return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
-        mask_B1TS = _added(mask_B1TS, n_tokens, q_BHTE.device)
-    if is_grouped:
-        heads_per_kv_head = q_BHTE.shape[1] // k_BKSE.shape[1]
-        k_BKSE, v_BKSE = (each.repeat_interleave(heads_per_kv_head, dim=1) for each in (k_BKSE, v_BKSE))
-    return softmax_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+    if mask_B1TS is not None and mask_B1TS.dtype == torch.int32:
+        return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+    if trains_in_blocks(q_BHTE, k_BKSE.shape[2]):
+        seen_B1TT = causal_mask(q_BHTE.shape[2], q_BHTE.device) if mask_B1TS is None else mask_B1TS
+        return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, first_seen_of_mask(seen_B1TT))
+    return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
 
 
 class Attention(nn.Module):

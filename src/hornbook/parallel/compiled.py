@@ -8,23 +8,23 @@ Evaluation and generation run the model as it is: their rows are of many lengths
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from hornbook.model.attention import added_masks_by_window, masks_by_window
+from hornbook.kernels.blocks import load_blocks
+from hornbook.model.attention import first_seen_by_window, masks_by_window
 from hornbook.model.block_masks import block_masks_by_window
-from hornbook.model.softmax_attention import exact_products
 from hornbook.model.transformer import Decoder, Layer
 
 
 class CompiledLayers:
     """The layers of a model, or of this process's part of it, compiled when they are first called within `attached`.
 
-    dtype: the type computed in. In bfloat16, a GPU then skips what nobody looks at, and a CPU takes the plain formula
-    of attention where rows are short. Making one throws away all that was compiled in this process before: all modules
+    dtype: the type computed in. In bfloat16 attention skips what nobody looks at, on a GPU and on a CPU that has what
+    it takes. Making one throws away all that was compiled in this process before: all modules
     are called through one function, of which the compiler keeps a few versions only.
     """
 
@@ -34,9 +34,8 @@ class CompiledLayers:
         self._decoders = [module for module in model.modules() if isinstance(module, Decoder)]
         self._calls = [torch.compile(layer._call_impl, dynamic=False) for layer in self._layers]
         self._make_masks = masks_by_window
-        self._settings: Callable[[], AbstractContextManager[None]] = nullcontext
-        if device.type == "cpu" and dtype == torch.bfloat16:
-            self._make_masks, self._settings = added_masks_by_window, exact_products
+        if device.type == "cpu" and dtype == torch.bfloat16 and load_blocks() is not None:
+            self._make_masks = first_seen_by_window
         if device.type == "cuda" and dtype == torch.bfloat16:
             self._make_masks = block_masks_by_window
             # Compiling a layer that is to be computed again runs its attention once as plain code.
@@ -50,8 +49,7 @@ class CompiledLayers:
         for decoder in self._decoders:
             decoder.make_masks = self._make_masks
         try:
-            with self._settings():
-                yield
+            yield
         finally:
             for layer in self._layers:
                 layer._compiled_call_impl = None

@@ -3,8 +3,7 @@
 "full" keeps only the input of each layer. "selective" also keeps what is dear to compute and small to keep: the
 results of products with weights, and of the fused attention. What is then computed again are norms, rotations,
 activations and casts: most of what a layer keeps, and little of its work (Korthikanti et al. 2022, "Reducing
-Activation Recomputation in Large Transformer Models", arXiv 2205.05198). Attention by the plain formula is computed
-again, too: its T × T table is what should not be kept.
+Activation Recomputation in Large Transformer Models", arXiv 2205.05198).
 
 Recomputed activations are the same activations, so gradients do not change.
 """
@@ -18,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+import hornbook.model.block_attention  # noqa: F401  (makes torch.ops.hornbook.attend)
+
 Recompute = Literal["none", "selective", "full"]
 
 _aten = torch.ops.aten
@@ -29,6 +30,7 @@ _DEAR_TO_COMPUTE = {
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.hornbook.attend.default,
     torch.ops.higher_order.flex_attention,
 }
 

@@ -18,8 +18,8 @@ from hornbook.planning.hardware import Kind
 from hornbook.planning.layout import Layout, device_parameters
 from hornbook.recipe_training import TrainingSection
 
-LONGEST_PLAIN_ROW_TOKENS = 512
-"""Up to here attention on a CPU in bfloat16 keeps its table of weights (hornbook.model.attention)."""
+LONGEST_ROW_IN_BLOCKS_TOKENS = 2048
+"""Up to here attention on a CPU in bfloat16 needs no mask for each token (hornbook.model.block_attention)."""
 
 _SCORES_AT_ONCE = {"cpu": 2**21, "accelerator": 2**27}  # as in hornbook.objectives.objective
 _MIN_CHUNK_TOKENS = 256
@@ -121,12 +121,9 @@ def layer_activation_bytes_per_token(config: ModelConfig, row_tokens: int, value
     inputs = value_bytes * ((casts_for_projections + casts_for_feed_forward) * config.d_model + query)
     feed_forward = value_bytes * config.d_ff * (3 if config.activation == "swiglu" else 2)
 
-    if _is_plain(row_tokens, value_bytes, kind):
-        # Queries, keys, values and result of every head; the weights, and their sum.
-        attention = 4 * query * value_bytes + config.n_heads * (row_tokens * value_bytes + _FLOAT32_BYTES)
-    else:
-        # Queries, result, keys and values; a sum for each head; the mask in the type computed in.
-        attention = (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + row_tokens * value_bytes
+    # Queries, result, keys and values; a sum for each head; the mask in the type computed in.
+    mask = 0 if _is_in_blocks(row_tokens, value_bytes, kind) else row_tokens * value_bytes
+    attention = (2 * query + 2 * key) * value_bytes + _FLOAT32_BYTES * config.n_heads + mask
     head_norms = 2 * _FLOAT32_BYTES * (query + key) if config.qk_norm else 0
     return 2 * _norm_bytes(config) + inputs + feed_forward + attention + head_norms
 
@@ -137,13 +134,12 @@ def product_bytes_per_token(config: ModelConfig, row_tokens: int, value_bytes: i
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     wide = 2 if config.activation == "swiglu" else 1
     projections = query + 2 * key + config.d_model + wide * config.d_ff + config.d_model
-    attention = 0 if _is_plain(row_tokens, value_bytes, kind) else query * value_bytes + _FLOAT32_BYTES * config.n_heads
-    return projections * value_bytes + attention
+    return projections * value_bytes + query * value_bytes + _FLOAT32_BYTES * config.n_heads
 
 
-def _is_plain(row_tokens: int, value_bytes: int, kind: Kind) -> bool:
-    """Whether attention is computed by the plain formula (hornbook.model.attention)."""
-    return kind == "cpu" and value_bytes == 2 and row_tokens <= LONGEST_PLAIN_ROW_TOKENS
+def _is_in_blocks(row_tokens: int, value_bytes: int, kind: Kind) -> bool:
+    """Whether attention needs no mask for each token (hornbook.model.block_attention)."""
+    return kind == "cpu" and value_bytes == 2 and row_tokens <= LONGEST_ROW_IN_BLOCKS_TOKENS
 
 
 def _norm_bytes(config: ModelConfig) -> int:

@@ -39,7 +39,7 @@ from hornbook.stages.fit import fitted, layout_of_mesh, to_cut
 from hornbook.stages.patience import Patience
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
-from hornbook.training.memory import give_back_large_blocks
+from hornbook.training.memory import tune_allocator
 from hornbook.training.metrics import TrainingResult, read_metrics
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.progress import Yardstick
@@ -100,7 +100,7 @@ def train(
     row_tokens = section.row_tokens or config.max_seq_len
     there_already = sum(parameter.nbytes for parameter in spread.model.parameters())
     if device.type == "cpu":
-        give_back_large_blocks(there_already)
+        tune_allocator(there_already)
     section, rows = fitted(context, section, spread, dtype, there_already, rows_of_unit)
     total_steps = math.ceil(section.tokens / section.global_batch_tokens)
     beginning = beginning_of(context, section, model, data, first)

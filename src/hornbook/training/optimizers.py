@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
+from hornbook.kernels.blocks import BlockKernels, load_blocks
 from hornbook.model.transformer import Transformer
 from hornbook.parallel.shards import cut_like, gathered, own_part
 from hornbook.recipe_training import TrainingSection
@@ -28,10 +30,10 @@ from hornbook.runtime import pick_dtype
 
 _MUON_MOMENTUM = 0.95
 _ADAMW_EPSILON = 1e-8
-# Each iteration maps a singular value s to a*s + b*s^3 + c*s^5. These coefficients (Keller Jordan's) lift
-# small ones as fast as possible, and in five iterations bring all to about 1, which is as good as 1.
-_NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_NEWTON_SCHULZ_ITERATIONS = 5
+# Newton-Schulz: each iteration maps a singular value s to a*s + b*s^3 + c*s^5. These coefficients (Keller
+# Jordan's) lift small ones as fast as possible, and in five iterations bring all to about 1, which is as good as 1.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
 
 
 def build_optimizer(model: Transformer, section: TrainingSection) -> "MuonWithAdamW":
@@ -70,6 +72,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, defaults={})
+        self._kernels = _kernels_for([matrix for group in self.param_groups for matrix in _of_muon(group)])
         for group in self.param_groups:
             group["peak_lr"] = group["lr"]
             for parameter in group["params"]:
@@ -93,10 +96,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 {name: own_part(tensor) for name, tensor in self.state[parameter].items()} for parameter in parameters
             ]
             if group["kind"] == "muon":
-                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"])
+                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"], self._kernels)
             else:
                 _adamw_step([own_part(parameter) for parameter in parameters], gradients, states, group)
         return loss
+
+
+def _of_muon(group: dict[str, Any]) -> list[Tensor]:
+    return list(group["params"]) if group["kind"] == "muon" else []
+
+
+def _kernels_for(matrices: list[Tensor]) -> BlockKernels | None:
+    """The C functions for a step of Muon, where the matrices are on a CPU that multiplies bfloat16; else None."""
+    fit = all(matrix.device.type == "cpu" and matrix.dtype == torch.float32 for matrix in matrices)
+    return load_blocks() if matrices and fit and pick_dtype("auto", matrices[0].device) == torch.bfloat16 else None
 
 
 def _muon_state(parameter: Tensor) -> dict[str, Tensor]:
@@ -138,34 +151,51 @@ def _muon_step(
     states: list[dict[str, Tensor]],
     learning_rate: float,
     weight_decay: float,
+    kernels: BlockKernels | None,
 ) -> None:
     """Muon (Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), Nesterov momentum, and the
     decoupled weight decay that Moonshot AI added (Liu et al. 2025, arXiv:2502.16982).
 
-    Matrices that have the same shape, one of them perhaps turned, are orthogonalised together: a few large
-    batched products instead of many small ones. A matrix that is spread over processes is gathered for it, and each
-    process orthogonalises all matrices that it has a part of.
+    A matrix that is spread over processes is gathered for it, and each process orthogonalises all matrices that it has
+    a part of. kernels: the same on a CPU, one matrix after the other while it is in the cache.
     """
     momenta = [state["momentum"] for state in states]
+    step_sizes = [learning_rate * _longer_step(matrix) for matrix in matrices]
+    kept = 1 - learning_rate * weight_decay
+    if kernels is not None and not any(isinstance(matrix, DTensor) for matrix in matrices):
+        whole = [gradient.contiguous() for gradient in gradients]
+        kernels.muon_step(matrices, whole, momenta, _MUON_MOMENTUM, _COEFFICIENTS, _ITERATIONS, kept, step_sizes)
+        return
     torch._foreach_lerp_(momenta, gradients, 1 - _MUON_MOMENTUM)
     directions = [
         gathered(direction, like=matrix)
         for direction, matrix in zip(torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM), matrices, strict=True)
     ]
+    orthogonal = _orthogonal_together(directions) if kernels is None else directions
+    if kernels is not None:
+        kernels.orthogonalize(orthogonal, _COEFFICIENTS, _ITERATIONS)
+    for matrix, direction, step_size in zip(matrices, orthogonal, step_sizes, strict=True):
+        own_part(matrix).mul_(kept).add_(cut_like(direction, like=matrix), alpha=-step_size)
 
+
+def _longer_step(matrix: Tensor) -> float:
+    """A tall matrix steps further, so that its outputs change as much as a square one's."""
+    n_outputs, n_inputs = matrix.shape
+    return math.sqrt(max(1.0, n_outputs / n_inputs))
+
+
+def _orthogonal_together(matrices: list[Tensor]) -> list[Tensor]:
+    """Each orthogonalised. Those of one shape, perhaps turned, go together: a few large batched products."""
     indices_by_shape = defaultdict(list)
     for index, matrix in enumerate(matrices):
         indices_by_shape[min(matrix.shape), max(matrix.shape)].append(index)
+    orthogonal = list(matrices)
     for indices in indices_by_shape.values():
-        orthogonal_NRC = orthogonalize(torch.stack([_widened(directions[index]) for index in indices]))
-        for index, orthogonal_RC in zip(indices, orthogonal_NRC, strict=True):
-            matrix = own_part(matrices[index])
+        together_NRC = orthogonalize(torch.stack([_widened(matrices[index]) for index in indices]))
+        for index, orthogonal_RC in zip(indices, together_NRC, strict=True):
             n_outputs, n_inputs = matrices[index].shape
-            # A tall matrix steps further, so that its outputs change as much as a square one's.
-            step_size = learning_rate * math.sqrt(max(1.0, n_outputs / n_inputs))
-            matrix.mul_(1 - learning_rate * weight_decay)
-            direction = orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC
-            matrix.add_(cut_like(direction, like=matrices[index]), alpha=-step_size)
+            orthogonal[index] = orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC
+    return orthogonal
 
 
 def _widened(matrix: Tensor) -> Tensor:
@@ -180,11 +210,11 @@ def orthogonalize(matrices_NRC: Tensor) -> Tensor:
     singular values between 0.7 and 1.2 anyway. A matrix of zeros stays one. Eager code is used on purpose:
     these are plain batched products, which compiling was measured not to speed up.
     """
-    a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
+    a, b, c = _COEFFICIENTS
     x_NRC = matrices_NRC / (torch.linalg.matrix_norm(matrices_NRC, keepdim=True) + 1e-7)
     if x_NRC.dtype == torch.float32:
         x_NRC = x_NRC.to(pick_dtype("auto", x_NRC.device))
-    for _ in range(_NEWTON_SCHULZ_ITERATIONS):
+    for _ in range(_ITERATIONS):
         gram_NRR = x_NRC @ x_NRC.mT
         polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
         x_NRC = torch.baddbmm(x_NRC, polynomial_NRR, x_NRC, beta=a)

@@ -1,14 +1,6 @@
-"""The C functions beside this file, built once by the machine's own compiler and kept in the user's cache.
-
-Nothing is installed for it: where there is no compiler, `load_kernels` gives None and torch's operations serve.
-"""
+"""The C functions beside this file, as Python calls them; without a compiler, torch's operations serve."""
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_HERE = Path(__file__).parent
-_SOURCES = (_HERE / "products.c", _HERE / "layers.c")
-_FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
-_BEST_FIRST = (("-march=native", "-fopenmp"), ("-mcpu=native",), ())
-"""For gcc and clang on x86; for Apple's clang; for any. The code needs no more than the last."""
+from hornbook.kernels.build import load_library
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _FUNCTIONS = {  # the types of their arguments, and of what they return
@@ -108,39 +96,6 @@ def _check(vectors: Tensor) -> None:
 
 
 def load_kernels() -> Kernels | None:
-    """The functions, built where this machine and these sources have not been seen before; None without a compiler."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
-    texts = [path.read_bytes() for path in sorted(_HERE.glob("*.[ch]"))]
-    key = hashlib.sha256(b"".join(texts) + repr((_FLAGS, _BEST_FIRST, _machine())).encode()).hexdigest()[:16]
-    path = folder / f"kernels-{key}.so"
-    try:
-        if not path.is_file():
-            if compiler is None:
-                return None
-            folder.mkdir(parents=True, exist_ok=True)
-            if not _build(compiler, path):
-                return None
-        return Kernels(ctypes.CDLL(str(path)))
-    except OSError:
-        return None
-
-
-def _build(compiler: str, path: Path) -> bool:
-    """Write the library under a name of its own and move it, since several processes may do so at once."""
-    for best in _BEST_FIRST:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            command = [compiler, *_FLAGS, *best, *map(str, _SOURCES), "-o", str(made), "-lm"]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                os.replace(made, path)
-                return True
-    return False
-
-
-def _machine() -> str:
-    """What the code is built for: another processor may not have the same instructions."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{os.uname().sysname} {os.uname().machine} {flags}"
+    """The functions; None where there is no compiler."""
+    library = load_library(Path(__file__).parent)
+    return None if library is None else Kernels(library)

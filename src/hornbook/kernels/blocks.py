@@ -1,0 +1,191 @@
+"""What is computed in blocks of bfloat16 numbers: the C functions beside this file, as Python calls them."""
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hornbook.kernels.build import load_library
+
+
+class _MuonMatrix(ctypes.Structure):
+    """`struct muon_matrix` of muon.h."""
+
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
+        ("momentum", ctypes.c_void_p),
+        ("n_rows", ctypes.c_long),
+        ("n_columns", ctypes.c_long),
+        ("keep", ctypes.c_float),
+        ("step", ctypes.c_float),
+    )
+
+
+class _Heads(ctypes.Structure):
+    """`struct heads` of attention.h."""
+
+    _fields_ = (
+        ("numbers", ctypes.c_void_p),
+        ("row", ctypes.c_long),
+        ("head", ctypes.c_long),
+        ("token", ctypes.c_long),
+    )
+
+
+class _Attention(ctypes.Structure):
+    """`struct attention` of attention.h."""
+
+    _fields_ = (
+        ("n_rows", ctypes.c_long),
+        ("n_heads", ctypes.c_long),
+        ("n_kv_heads", ctypes.c_long),
+        ("n_tokens", ctypes.c_long),
+        ("size", ctypes.c_long),
+        ("scale", ctypes.c_float),
+        ("first_seen", ctypes.c_void_p),
+        ("log_sums", ctypes.c_void_p),
+        ("threads", ctypes.c_int),
+    )
+
+
+class BlockKernels:
+    """The functions, for contiguous tensors on the CPU."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._muon_step = library.muon_step
+        self._muon_step.argtypes = (
+            ctypes.c_void_p,
+            ctypes.c_long,
+            ctypes.c_float,
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_int,
+        )
+        self._attend_forward, self._attend_backward = library.attend_forward, library.attend_backward
+        self._attend_forward.argtypes = (ctypes.c_void_p,) * 5
+        self._attend_backward.argtypes = (ctypes.c_void_p,) * 8
+
+    def attend_forward(
+        self,
+        q_BHTE: Tensor,
+        k_BKTE: Tensor,
+        v_BKTE: Tensor,
+        first_seen_BT: Tensor,
+        out_BHTE: Tensor,
+        log_sums_BHT: Tensor,
+    ) -> None:
+        """softmax(Q Kᵀ / √E) V of bfloat16 heads goes to `out`, the logarithms of its sums to `log_sums`, float32.
+
+        first_seen: int32, never falling in a row; a token sees those from there on, up to itself.
+        """
+        _attend(self._attend_forward, q_BHTE, k_BKTE, first_seen_BT, log_sums_BHT, (q_BHTE, k_BKTE, v_BKTE, out_BHTE))
+
+    def attend_backward(
+        self,
+        q_BHTE: Tensor,
+        k_BKTE: Tensor,
+        v_BKTE: Tensor,
+        first_seen_BT: Tensor,
+        log_sums_BHT: Tensor,
+        grad_out_BHTE: Tensor,
+        grads: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        """The gradients of q, k and v, of their shapes, from that of `out`."""
+        heads = (q_BHTE, k_BKTE, v_BKTE, grad_out_BHTE, *grads)
+        _attend(self._attend_backward, q_BHTE, k_BKTE, first_seen_BT, log_sums_BHT, heads)
+
+    def muon_step(
+        self,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        momenta: Sequence[Tensor],
+        momentum: float,
+        coefficients: tuple[float, float, float],
+        iterations: int,
+        keep: float,
+        steps: Sequence[float],
+    ) -> None:
+        """A step of Muon: momenta and weights of float32 matrices are changed in place.
+
+        weights become keep * weights - step * (the orthogonal direction). Raises MemoryError where there is none.
+        """
+        _check([*weights, *gradients, *momenta])
+        self._step(
+            [
+                _MuonMatrix(weight.data_ptr(), gradient.data_ptr(), past.data_ptr(), *weight.shape, keep, step)
+                for weight, gradient, past, step in zip(weights, gradients, momenta, steps, strict=True)
+            ],
+            momentum,
+            coefficients,
+            iterations,
+        )
+
+    def orthogonalize(
+        self, matrices: Sequence[Tensor], coefficients: tuple[float, float, float], iterations: int
+    ) -> None:
+        """Each float32 matrix becomes, in place, the orthogonal one that the iterations make of it."""
+        _check(matrices)
+        each = [_MuonMatrix(m.data_ptr(), m.data_ptr(), None, *m.shape, 0.0, -1.0) for m in matrices]
+        self._step(each, 0.0, coefficients, iterations)
+
+    def _step(
+        self,
+        matrices: list[_MuonMatrix],
+        momentum: float,
+        coefficients: tuple[float, float, float],
+        iterations: int,
+    ) -> None:
+        block = (_MuonMatrix * len(matrices))(*matrices)
+        threads = torch.get_num_threads()
+        numbers = (ctypes.c_float * 3)(*coefficients)
+        if self._muon_step(block, len(block), momentum, numbers, iterations, threads):
+            raise MemoryError("no memory for the blocks of a matrix")
+
+
+def _attend(
+    function: Callable[..., int],
+    q_BHTE: Tensor,
+    k_BKTE: Tensor,
+    first_seen_BT: Tensor,
+    log_sums_BHT: Tensor,
+    heads: tuple[Tensor, ...],
+) -> None:
+    n_rows, n_heads, n_tokens, size = q_BHTE.shape
+    for each in heads:
+        if each.dtype != torch.bfloat16 or each.device.type != "cpu" or each.stride(-1) != 1:
+            raise TypeError(f"heads must be bfloat16, on the CPU, the last dimension dense, not {each.dtype}")
+    for each, dtype in ((first_seen_BT, torch.int32), (log_sums_BHT, torch.float32)):
+        if each.dtype != dtype or not each.is_contiguous():
+            raise TypeError(f"must be {dtype} and contiguous, not {each.dtype}")
+    attention = _Attention(
+        n_rows,
+        n_heads,
+        k_BKTE.shape[1],
+        n_tokens,
+        size,
+        size**-0.5,
+        first_seen_BT.data_ptr(),
+        log_sums_BHT.data_ptr(),
+        torch.get_num_threads(),
+    )
+    described = [_Heads(each.data_ptr(), *each.stride()[:3]) for each in heads]
+    if function(ctypes.addressof(attention), *map(ctypes.addressof, described)):
+        raise MemoryError("no memory for the blocks of a head")
+
+
+def _check(matrices: Sequence[Tensor]) -> None:
+    """C would read whatever stands there."""
+    for matrix in matrices:
+        if matrix.dtype != torch.float32 or matrix.device.type != "cpu" or not matrix.is_contiguous():
+            raise TypeError(f"must be float32, contiguous and on the CPU, not {matrix.dtype}, {matrix.device}")
+
+
+@functools.cache
+def load_blocks(*flags: str) -> BlockKernels | None:
+    """The functions, built with these flags besides the usual; None where compiler or instructions are missing."""
+    library = load_library(Path(__file__).parent, flags)
+    return BlockKernels(library) if library is not None and library.blocks_serve() else None

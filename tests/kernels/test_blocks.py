@@ -1,0 +1,112 @@
+"""What is computed in blocks of bfloat16 is what float64 gives, by tiles and by vectors, at sizes that fill none."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from hornbook.kernels.blocks import BlockKernels, load_blocks
+from hornbook.runtime import torch_generator
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+BY_VECTORS = ("-mno-amx-tile",)
+
+
+@pytest.fixture(scope="module", params=[(), BY_VECTORS], ids=["tiles", "vectors"])
+def kernels(request: pytest.FixtureRequest) -> BlockKernels:
+    """The functions; what needs them is skipped where compiler or instructions are missing."""
+    found = load_blocks(*request.param)
+    if found is None:
+        pytest.skip("no C compiler here, or no instructions for bfloat16")
+    return found
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever is computed, one thread and several give the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch_generator("blocks", *shape))
+
+
+def iterated(matrix: Tensor) -> Tensor:
+    """Newton-Schulz in float64, as it is written."""
+    a, b, c = COEFFICIENTS
+    x = matrix.double() / (matrix.double().norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+SHAPES = [(64, 64), (96, 40), (40, 96), (33, 33), (1, 7), (70, 3), (384, 128)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonal_matrices_are_those_of_float64(kernels: BlockKernels, shape: tuple[int, int]) -> None:
+    matrix = normal(*shape)
+    result = matrix.clone()
+    kernels.orthogonalize([result], COEFFICIENTS, 5)
+    # bfloat16 has 8 bits, and five iterations round a dozen times.
+    assert (result - iterated(matrix)).norm() < 0.03 * iterated(matrix).norm()
+
+
+def test_a_matrix_of_zeros_stays_one(kernels: BlockKernels) -> None:
+    zeros = torch.zeros(40, 8)
+    kernels.orthogonalize([zeros], COEFFICIENTS, 5)
+    assert zeros.eq(0).all()
+
+
+def test_a_step_moves_momenta_and_weights_of_all_matrices(kernels: BlockKernels) -> None:
+    weights = [normal(*shape) for shape in SHAPES]
+    gradients = [normal(1, *shape)[0] for shape in SHAPES]
+    momenta = [normal(1, 1, *shape)[0, 0] for shape in SHAPES]
+    steps = [0.01 * math.sqrt(max(1, shape[0] / shape[1])) for shape in SHAPES]
+    new_momenta = [0.9 * past + 0.1 * now for past, now in zip(momenta, gradients, strict=True)]
+    directions = [0.1 * now + 0.9 * past for past, now in zip(new_momenta, gradients, strict=True)]
+    expected = [
+        0.5 * weight - step * iterated(direction)
+        for weight, step, direction in zip(weights, steps, directions, strict=True)
+    ]
+
+    kernels.muon_step(weights, gradients, momenta, 0.9, COEFFICIENTS, 5, 0.5, steps)
+
+    for weight, wanted, past, new, step in zip(weights, expected, momenta, new_momenta, steps, strict=True):
+        torch.testing.assert_close(past, new)
+        assert (weight - wanted).norm() < 0.03 * step * wanted.shape[0] ** 0.5 + 1e-6 * wanted.norm()
+
+
+def test_other_tensors_are_refused(kernels: BlockKernels) -> None:
+    for wrong in (normal(4, 4).double(), normal(4, 6).T):
+        with pytest.raises(TypeError, match="float32, contiguous and on the CPU"):
+            kernels.orthogonalize([wrong], COEFFICIENTS, 5)
+
+
+@pytest.mark.parametrize(("n_tokens", "head_dim"), [(64, 64), (100, 24), (33, 96)])
+def test_attention_is_that_of_float64(kernels: BlockKernels, n_tokens: int, head_dim: int) -> None:
+    heads = [normal(2, n, n_tokens, head_dim).bfloat16() for n in (4, 2, 2)]
+    upstream = normal(4, 2, n_tokens, head_dim).transpose(0, 1).bfloat16()
+    first_seen = (torch.arange(n_tokens, dtype=torch.int32) - 40).clamp_min(0).repeat(2, 1)
+    out, log_sums = torch.empty_like(heads[0]), torch.empty(2, 4, n_tokens)
+    gradients = (torch.empty_like(heads[0]), torch.empty_like(heads[1]), torch.empty_like(heads[2]))
+
+    kernels.attend_forward(*heads, first_seen, out, log_sums)
+    kernels.attend_backward(*heads, first_seen, log_sums, upstream, gradients)
+
+    q, k, v = (each.double().requires_grad_() for each in heads)
+    order = torch.arange(n_tokens)
+    is_seen = (order[None] <= order[:, None]) & (order[None] >= first_seen[0, :, None])
+    scores = q @ k.repeat_interleave(2, 1).mT / head_dim**0.5
+    scores = scores.masked_fill(~is_seen, float("-inf"))
+    expected = scores.softmax(-1) @ v.repeat_interleave(2, 1)
+    torch.testing.assert_close(log_sums, scores.logsumexp(-1).float(), rtol=1e-4, atol=1e-4)
+    exact = (expected, *torch.autograd.grad(expected, (q, k, v), upstream.double()))
+    for ours, right in zip((out, *gradients), exact, strict=True):
+        assert (ours.double() - right).norm() <= 0.006 * right.norm()
