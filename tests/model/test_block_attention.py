@@ -65,7 +65,7 @@ def test_results_and_gradients_are_those_of_the_formula(
         (out, *gradients), (expected, *torch.autograd.grad(expected, exact, upstream.double())), strict=True
     ):
         # Numbers of 8 bits: a few roundings of 2^-9 each.
-        assert (ours.double() - right).norm() <= 0.006 * right.norm() + 1e-4
+        assert (ours.double() - right).norm() <= 0.006 * right.norm() + 1e-3
 
 
 @needs_blocks

@@ -82,7 +82,7 @@ def training_memory(
     kept, again = _kept_bytes(config, section, row_tokens, value_bytes, kind, layout)
     logits = _logits_bytes(config, n_tokens, value_bytes, kind, layout)
     working = n_tokens * value_bytes * (config.d_ff // layout.tensor + config.d_model)
-    update = _update_bytes(config, kind) // (cut * layout.parts) if section.optimizer == "muon" else 0
+    update = _update_bytes(config, kind, value_bytes) // (cut * layout.parts) if section.optimizer == "muon" else 0
     communication = _communication_bytes(config, value_bytes, held, layout)
 
     rows_of_device = section.global_batch_tokens // row_tokens / layout.data
@@ -216,11 +216,15 @@ def _logits_bytes(config: ModelConfig, n_tokens: int, value_bytes: int, kind: Ki
     return head + bytes_per_score * vocab_size * min(chunk_tokens, n_tokens)
 
 
-def _update_bytes(config: ModelConfig, kind: Kind) -> int:
+def _update_bytes(config: ModelConfig, kind: Kind, value_bytes: int) -> int:
     """What Muon's step holds for a moment: a direction for each matrix; of the largest group of matrices of one shape
     the directions, twice while they are scaled and cast, then with two copies and two tables of products in the type of
-    the products; and the result of the group before. Accelerators make the products in bfloat16. So does a CPU that has
-    instructions for it, which then needs less than is planned here."""
+    the products; and the result of the group before. Accelerators make the products in bfloat16. A CPU that computes
+    in it goes matrix by matrix instead (hornbook.kernels): two copies and two tables of the largest."""
+    if kind == "cpu" and value_bytes == _BFLOAT16_BYTES:
+        return (
+            2 * value_bytes * max(rows * columns + min(rows, columns) ** 2 for rows, columns in layer_matrices(config))
+        )
     groups: Counter[tuple[int, int]] = Counter()
     for matrix in layer_matrices(config):
         groups[min(matrix), max(matrix)] += config.n_layers
