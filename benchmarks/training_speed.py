@@ -4,9 +4,13 @@
     python benchmarks/training_speed.py --peers PEERS --shape 124M --memory
 
 PEERS is a folder with checkouts of nanoGPT, nanochat and litgpt; those that are missing are left out, and said to be.
-The contenders' steps are interleaved one by one in this process, so that whatever else the machine does falls on all
-alike; figures are medians over the rounds, ratios medians of the ratios within a round. With one thread
-(OMP_NUM_THREADS=1) a step's time is that of the processor; with more it is the clock's, for an idle machine.
+Each contender lives in a process of its own, with the memory allocator as it sets it; their steps are interleaved one
+by one, so that whatever else the machine does falls on all alike. Figures are medians over the rounds, ratios medians
+of the ratios within a round. With one thread (OMP_NUM_THREADS=1) a step's time is that of the processor; with more it
+is the clock's, for an idle machine.
+
+Modes: eager and compiled, in --dtype; as-it-comes is what a user on a CPU gets who sets nothing: ours in bfloat16
+(where the processor multiplies it) and compiled, the peers in float32 and not compiled.
 
 MFU is 6 × the weights that a token is multiplied with × tokens per second, over the rate of a large matrix product in
 the same type, measured between the rounds. With --memory each contender makes one step in a process of its own,
@@ -15,18 +19,24 @@ whose peak resident memory is printed.
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from training_parts.contenders import NAMES, SHAPES, Contender, NotHere, Shape, build, peers_among
+from training_parts.contenders import NAMES, SHAPES, NotHere, Shape, build, is_peer, peers_among
+
+from hornbook.runtime import pick_dtype
 
 _WARM_UP_STEPS = 2
 _PEAK_MATRIX = 1024
+_MODES = ("eager", "compiled", "as-it-comes")
+_PAUSE_SECONDS = 0.02  # until the threads of the contender before have gone to sleep
 _IN_MEMORY = tuple(name for name in NAMES if name != "hornbook qwen3")
 _IN_SPEED = (
     "hornbook",
@@ -44,61 +54,108 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("peers"))
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    parser.add_argument("--modes", nargs="+", choices=_MODES, default=["eager", "compiled"])
     parser.add_argument("--only", nargs="+", choices=NAMES, help="these contenders instead of the usual ones")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--memory", action="store_true", help="peak memory of one eager step instead of speed")
     parser.add_argument("--one-step-of", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--steps-of", choices=NAMES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    if options.one_step_of:
+    if options.steps_of:
+        make_steps(options.steps_of, SHAPES[options.shape], options.peers, dtype, options.modes[0])
+    elif options.one_step_of:
         print(json.dumps(one_step(options.one_step_of, SHAPES[options.shape], options.peers, dtype)))
     elif options.memory:
         print_memory(options.only or _IN_MEMORY, options.shape, options.peers, options.dtype)
     else:
-        print_speed(options.only or _IN_SPEED, options.shape, options.peers, dtype, options.modes, options.rounds)
+        print_speed(
+            options.only or _IN_SPEED, options.shape, options.peers, options.dtype, options.modes, options.rounds
+        )
 
 
-def print_speed(
-    names: list[str], shape_name: str, peers: Path, dtype: torch.dtype, modes: list[str], rounds: int
-) -> None:
-    """Build all contenders, warm them up, and print a line for each after the rounds."""
-    shape = SHAPES[shape_name]
+class Stepper:
+    """A contender in a process of its own, which makes a step when it is told to."""
+
+    def __init__(self, name: str, mode: str, shape_name: str, peers: Path, dtype_name: str) -> None:
+        command = [sys.executable, __file__, "--steps-of", name, "--modes", mode, "--shape", shape_name]
+        self._process = subprocess.Popen(
+            [*command, "--dtype", dtype_name, "--peers", str(peers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.beginning: dict[str, Any] = self._answer()
+
+    def step(self) -> float:
+        """Make one, and return its seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        seconds: float = self._answer()
+        return seconds
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"missing": f"ended with status {self._process.wait()}"}
+
+
+def make_steps(name: str, shape: Shape, peers: Path, dtype: torch.dtype, mode: str) -> None:
+    """The other end of a Stepper: what it is at first, and then the seconds of a step for each line that is read."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a peer prints does not belong among the answers
     torch._dynamo.config.recompile_limit = 64
-    contenders: dict[tuple[str, str], Contender] = {}
+    if mode == "as-it-comes":
+        dtype = pick_dtype("auto", torch.device("cpu")) if not is_peer(name) else torch.float32
+    is_compiled = mode == "compiled" or (mode == "as-it-comes" and not is_peer(name))
+    try:
+        contender = build(name, shape, peers, dtype, is_compiled)
+    except NotHere as missing:
+        answers.write(json.dumps({"missing": str(missing)}) + "\n")
+        return
+    ids = some_ids(shape)
+    for _ in range(_WARM_UP_STEPS):
+        contender.step(ids)
+    answers.write(json.dumps({"matrix_weights": contender.matrix_weights}) + "\n")
+    for _ in sys.stdin:
+        started = now()
+        contender.step(ids)
+        answers.write(json.dumps(now() - started) + "\n")
+
+
+def print_speed(names: list[str], shape_name: str, peers: Path, dtype_name: str, modes: list[str], rounds: int) -> None:
+    """Build all contenders, one after the other, and print a line for each after the rounds."""
+    tokens, steppers = SHAPES[shape_name].tokens, dict[tuple[str, str], Stepper]()
     for name in names:
         for mode in modes:
-            try:
-                contenders[name, mode] = build(name, shape, peers, dtype, mode == "compiled")
-            except NotHere as missing:
-                print(f"left out: {missing}")
+            stepper = Stepper(name, mode, shape_name, peers, dtype_name)
+            if "missing" in stepper.beginning:
+                print(f"left out: {name}: {stepper.beginning['missing']}")
                 break
-    ids = some_ids(shape)
-    for contender in contenders.values():
-        for _ in range(_WARM_UP_STEPS):
-            contender.step(ids)
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
+            steppers[name, mode] = stepper
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steppers}
     peaks = []
     for _ in range(rounds):
-        peaks.append(matrix_flops_per_second(dtype))
-        for key, contender in contenders.items():
-            started = now()
-            contender.step(ids)
-            seconds[key].append(now() - started)
+        peaks.append(matrix_flops_per_second(getattr(torch, dtype_name)))
+        for key, stepper in steppers.items():
+            time.sleep(_PAUSE_SECONDS)
+            seconds[key].append(stepper.step())
 
     threads, clock = torch.get_num_threads(), "processor" if now is time.process_time else "wall"
     peak = statistics.median(peaks)
-    print(f"{shape_name}, {dtype}, {threads} threads, {clock} seconds, {rounds} rounds", end="; ")
+    print(f"{shape_name}, {dtype_name}, {threads} threads, {clock} seconds, {rounds} rounds", end="; ")
     print(f"matrix product {peak / 1e9:.0f} GFLOP/s")
-    print(f"{'':<20}{'mode':<10}{'tokens/s':>9}{'MFU':>7}  median ratio to the peers: {', '.join(peers_among(names))}")
+    print(f"{'':<20}{'mode':<12}{'tokens/s':>9}{'MFU':>7}  median ratio to the peers: {', '.join(peers_among(names))}")
     for (name, mode), times in seconds.items():
-        rate = shape.tokens / statistics.median(times)
-        mfu = 6 * contenders[name, mode].matrix_weights * rate / peak
+        rate = tokens / statistics.median(times)
+        mfu = 6 * steppers[name, mode].beginning["matrix_weights"] * rate / peak
         ratios = [
             f"{median_ratio(seconds[peer, mode], times):.2f}" if (peer, mode) in seconds else "–"
             for peer in peers_among(names)
         ]
-        print(f"{name:<20}{mode:<10}{rate:>9,.0f}{mfu:>7.1%}  {' '.join(ratios)}")
+        print(f"{name:<20}{mode:<12}{rate:>9,.0f}{mfu:>7.1%}  {' '.join(ratios)}")
 
 
 def print_memory(names: list[str], shape_name: str, peers: Path, dtype_name: str) -> None:
