@@ -189,3 +189,13 @@ def load_blocks(*flags: str) -> BlockKernels | None:
     """The functions, built with these flags besides the usual; None where compiler or instructions are missing."""
     library = load_library(Path(__file__).parent, flags)
     return BlockKernels(library) if library is not None and library.blocks_serve() else None
+
+
+def blocks_note() -> str | None:
+    """A sentence where the processor has the instructions but the functions could not be built; else None."""
+    if not torch.cpu._is_avx512_bf16_supported() or load_blocks() is not None:
+        return None
+    return (
+        "Without C functions, attention and Muon take longer: no C compiler was found that builds them "
+        "(gcc or clang, as cc or by the variable CC)."
+    )

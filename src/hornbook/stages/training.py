@@ -16,6 +16,7 @@ import torch
 from hornbook.batching.loader import Loader, Stretch
 from hornbook.batching.shards import Documents
 from hornbook.evaluation.loss import bits_per_byte
+from hornbook.kernels.blocks import blocks_note
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.classification import Classification
 from hornbook.objectives.next_token import NextToken
@@ -212,9 +213,9 @@ def train_stage(
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
     dtype = pick_dtype(section.precision, device)
-    note = precision_note(section.precision, device)
-    if note is not None:
-        context.console.print(note)
+    for note in (precision_note(section.precision, device), blocks_note() if dtype == torch.bfloat16 else None):
+        if note is not None:
+            context.console.print(note)
     config = model.config
     row_tokens = section.row_tokens or config.max_seq_len
     mesh = open_mesh(context.recipe.parallel, device, context.processes, to_cut(name, config, section))
