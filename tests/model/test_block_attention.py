@@ -16,7 +16,7 @@ from hornbook.model.attention import (
     masks_by_window,
     reference_attention,
 )
-from hornbook.model.block_attention import attention_in_blocks, first_seen_of_mask
+from hornbook.model.block_attention import attention_in_blocks, first_seen_of_mask, mask_of_first_seen
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
@@ -116,6 +116,12 @@ def test_training_in_bfloat16_takes_it_with_and_without_a_compiler_and_writing_d
         assert torch.equal(ours, theirs)
 
 
+def test_what_is_not_in_bfloat16_goes_to_the_fused_kernel_whatever_the_mask() -> None:
+    heads, documents = [normal(2, 2, 70, 32).float() for _ in range(3)], some_documents(2, 70)
+    first_seen = first_seen_by_window(windows(None), 70, CPU, documents)[None]
+    assert torch.equal(attend(*heads, first_seen), fused_attention(*heads, document_mask(documents)))
+
+
 def test_masks_of_long_rows_stay_truth_values_and_go_to_the_fused_kernel() -> None:
     masks = first_seen_by_window(windows(None), 3000, CPU, torch.zeros(1, 3000))
     mask = masks[None]
@@ -126,7 +132,9 @@ def test_masks_of_long_rows_stay_truth_values_and_go_to_the_fused_kernel() -> No
 def test_the_first_token_seen_is_that_of_the_mask() -> None:
     documents = some_documents(2, 50)
     for window, first_seen in first_seen_by_window(windows(None, 7), 50, CPU, documents).items():
+        assert isinstance(first_seen, Tensor)
         assert torch.equal(first_seen, first_seen_of_mask(document_mask(documents, window)))
+        assert torch.equal(mask_of_first_seen(first_seen), document_mask(documents, window))
     causal = first_seen_by_window(windows(None, 7), 50, CPU, None)
     assert torch.equal(causal[7], first_seen_of_mask(causal_mask(50, CPU, 7)))
     assert torch.equal(causal[None], torch.zeros(1, 50, dtype=torch.int32))

@@ -22,6 +22,7 @@ from hornbook.model.block_attention import (
     attention_in_blocks,
     first_seen_of_documents,
     first_seen_of_mask,
+    mask_of_first_seen,
     trains_in_blocks,
 )
 from hornbook.model.config import ModelConfig
@@ -141,7 +142,9 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | Non
         attended: Tensor = flex_attention(q_BHTE, k_BKSE, v_BKSE, block_mask=mask_B1TS, enable_gqa=is_grouped)
         return attended
     if mask_B1TS is not None and mask_B1TS.dtype == torch.int32:
-        return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+        if q_BHTE.dtype == torch.bfloat16:
+            return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
+        mask_B1TS = mask_of_first_seen(mask_B1TS)
     if trains_in_blocks(q_BHTE, k_BKSE.shape[2]):
         seen_B1TT = causal_mask(q_BHTE.shape[2], q_BHTE.device) if mask_B1TS is None else mask_B1TS
         return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, first_seen_of_mask(seen_B1TT))

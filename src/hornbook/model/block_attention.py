@@ -53,6 +53,12 @@ def first_seen_of_mask(mask_B1TT: Tensor) -> Tensor:
     return mask_B1TT[:, 0].byte().argmax(-1).int()
 
 
+def mask_of_first_seen(first_seen_BT: Tensor) -> Tensor:
+    """(B,1,T,T) truth values from the first token that each may look at."""
+    order_T = torch.arange(first_seen_BT.shape[1], device=first_seen_BT.device)
+    return (order_T <= order_T[:, None]) & (order_T >= first_seen_BT[:, None, :, None])
+
+
 @torch.library.custom_op("hornbook::attend", mutates_args=())
 def _attend(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, first_seen_BT: Tensor) -> tuple[Tensor, Tensor]:
     out_BHTE, log_sums_BHT = _empty_results(q_BHTE, k_BKTE, v_BKTE, first_seen_BT)
