@@ -1,15 +1,13 @@
 """What is computed in blocks of bfloat16 is what float64 gives, by tiles and by vectors, at sizes that fill none."""
 
 import math
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from hornbook.kernels.blocks import BlockKernels, blocks_note, load_blocks
+from hornbook.kernels.blocks import BlockKernels, load_blocks
 from hornbook.runtime import torch_generator
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -23,31 +21,6 @@ def kernels(request: pytest.FixtureRequest) -> BlockKernels:
     if found is None:
         pytest.skip("no C compiler here, or no instructions for bfloat16")
     return found
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
-def test_where_a_compiler_and_the_instructions_are_the_functions_are_there() -> None:
-    assert (load_blocks() is not None) == torch.cpu._is_avx512_bf16_supported()
-    assert blocks_note() is None
-
-
-def test_without_a_compiler_torch_serves_and_a_sentence_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
-    load_blocks.cache_clear()
-    try:
-        assert load_blocks() is None
-        assert ("no C compiler" in str(blocks_note())) == torch.cpu._is_avx512_bf16_supported()
-    finally:
-        load_blocks.cache_clear()
-
-
-def test_a_cache_that_cannot_be_written_is_as_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "a-file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a-file"))
-    assert load_blocks("-DANEW") is None
 
 
 @pytest.fixture(autouse=True, params=[1, 2])
@@ -108,6 +81,11 @@ def test_a_step_moves_momenta_and_weights_of_all_matrices(kernels: BlockKernels)
     for weight, wanted, past, new, step in zip(weights, expected, momenta, new_momenta, steps, strict=True):
         torch.testing.assert_close(past, new)
         assert (weight - wanted).norm() < 0.03 * step * wanted.shape[0] ** 0.5 + 1e-6 * wanted.norm()
+
+
+def test_a_gradient_of_another_shape_is_refused(kernels: BlockKernels) -> None:
+    with pytest.raises(ValueError, match="of one shape"):
+        kernels.muon_step([normal(4, 4)], [normal(4, 2)], [normal(4, 4)], 0.9, COEFFICIENTS, 5, 1.0, [0.1])
 
 
 def test_other_tensors_are_refused(kernels: BlockKernels) -> None:

@@ -11,12 +11,11 @@ from hornbook.model.attention import (
     attend,
     causal_mask,
     document_mask,
-    first_seen_by_window,
     fused_attention,
     masks_by_window,
     reference_attention,
 )
-from hornbook.model.block_attention import attention_in_blocks, first_seen_of_mask, mask_of_first_seen
+from hornbook.model.block_attention import attention_in_blocks, first_seen_of_documents, mask_of_first_seen
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.recipe_data import ModelSection
 from hornbook.runtime import torch_generator
@@ -53,7 +52,7 @@ def test_results_and_gradients_are_those_of_the_formula(
 ) -> None:
     heads = [normal(2, n, n_tokens, head_dim).requires_grad_() for n in (4, n_kv_heads, n_kv_heads)]
     documents = some_documents(2, n_tokens)
-    first_seen = first_seen_by_window(windows(window_tokens), n_tokens, CPU, documents)[window_tokens]
+    first_seen = first_seen_of_documents(documents, window_tokens)
     upstream = normal(2, 4, n_tokens, head_dim)
 
     out = attention_in_blocks(*heads, first_seen)
@@ -71,7 +70,7 @@ def test_results_and_gradients_are_those_of_the_formula(
 @needs_blocks
 def test_other_documents_and_later_tokens_change_no_bit() -> None:
     documents, heads = some_documents(1, 90), [normal(1, 2, 90, 32) for _ in range(3)]
-    first_seen = first_seen_by_window(windows(None), 90, CPU, documents)[None]
+    first_seen = first_seen_of_documents(documents)
     before = attention_in_blocks(*heads, first_seen)
     changed = [each.clone() for each in heads]
     for each in changed:
@@ -92,22 +91,25 @@ def test_scores_are_not_rounded_before_they_are_compared() -> None:
 
 
 @needs_blocks
-@pytest.mark.parametrize("is_masked", [False, True])
-def test_training_in_bfloat16_takes_it_with_and_without_a_compiler_and_writing_does_not(is_masked: bool) -> None:
+@pytest.mark.parametrize("has_documents", [False, True])
+def test_training_in_bfloat16_takes_it_with_and_without_a_compiler_and_writing_does_not(has_documents: bool) -> None:
     heads = [normal(2, 2, 70, 32).requires_grad_() for _ in range(3)]
-    documents = some_documents(2, 70) if is_masked else None
-    mask = masks_by_window(windows(None), 70, CPU, documents)[None]
-    first_seen = first_seen_by_window(windows(None), 70, CPU, documents)[None]
+    documents = some_documents(2, 70) if has_documents else None
+    seen = causal_mask(70, CPU) if documents is None else document_mask(documents)
     with torch.autocast("cpu", torch.bfloat16):
-        plain = attend(*heads, mask)
-        compiled = torch.compile(attend, dynamic=False)(*heads, first_seen)
+        in_training = masks_by_window(windows(None), 70, CPU, documents)[None]
+        plain = attend(*heads, in_training)
+        compiled = torch.compile(attend, dynamic=False)(*heads, in_training)
         with torch.no_grad():
-            reference = attend(*heads, mask)  # a reference's probabilities are those of the start
-    written = attend(*heads, mask)
+            reference = attend(*heads, in_training)  # a reference's probabilities are those of the start
+        with_other_mask = attend(*heads, seen)
+    written = attend(*heads, masks_by_window(windows(None), 70, CPU, documents)[None])
 
     assert torch.equal(plain, compiled)
     assert torch.equal(plain, reference)
-    assert torch.equal(written, fused_attention(*heads, mask))
+    assert torch.equal(written, fused_attention(*heads, None if documents is None else seen))
+    assert torch.equal(with_other_mask, fused_attention(*heads, seen))
+    assert not torch.equal(plain, written)
     torch.testing.assert_close(plain, written, rtol=0.03, atol=0.03)
     upstream = normal(2, 2, 70, 32)
     for ours, theirs in zip(
@@ -116,25 +118,38 @@ def test_training_in_bfloat16_takes_it_with_and_without_a_compiler_and_writing_d
         assert torch.equal(ours, theirs)
 
 
+@needs_blocks
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    heads = [normal(2, 2, 37, 32) for _ in range(3)]
+    for wrong in ([*heads, torch.zeros(1, 5, dtype=torch.int32)], [heads[0], heads[1][:, :, 1:], heads[2]]):
+        first_seen = wrong[3] if len(wrong) == 4 else torch.zeros(1, 37, dtype=torch.int32)
+        with pytest.raises((ValueError, RuntimeError), match="belong together"):
+            attention_in_blocks(*wrong[:3], first_seen)
+
+
 def test_what_is_not_in_bfloat16_goes_to_the_fused_kernel_whatever_the_mask() -> None:
     heads, documents = [normal(2, 2, 70, 32).float() for _ in range(3)], some_documents(2, 70)
-    first_seen = first_seen_by_window(windows(None), 70, CPU, documents)[None]
+    first_seen = first_seen_of_documents(documents)
     assert torch.equal(attend(*heads, first_seen), fused_attention(*heads, document_mask(documents)))
 
 
+@needs_blocks
 def test_masks_of_long_rows_stay_truth_values_and_go_to_the_fused_kernel() -> None:
-    masks = first_seen_by_window(windows(None), 3000, CPU, torch.zeros(1, 3000))
-    mask = masks[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        mask = masks_by_window(windows(None), 3000, CPU, torch.zeros(1, 3000))[None]
     assert isinstance(mask, Tensor)
     assert mask.dtype == torch.bool
 
 
+@needs_blocks
 def test_the_first_token_seen_is_that_of_the_mask() -> None:
     documents = some_documents(2, 50)
-    for window, first_seen in first_seen_by_window(windows(None, 7), 50, CPU, documents).items():
+    with torch.autocast("cpu", torch.bfloat16):
+        of_documents = masks_by_window(windows(None, 7), 50, CPU, documents)
+        causal = masks_by_window(windows(None, 7), 50, CPU, None)
+    for window in (None, 7):
+        first_seen, first_of_all = of_documents[window], causal[window]
         assert isinstance(first_seen, Tensor)
-        assert torch.equal(first_seen, first_seen_of_mask(document_mask(documents, window)))
+        assert isinstance(first_of_all, Tensor)
         assert torch.equal(mask_of_first_seen(first_seen), document_mask(documents, window))
-    causal = first_seen_by_window(windows(None, 7), 50, CPU, None)
-    assert torch.equal(causal[7], first_seen_of_mask(causal_mask(50, CPU, 7)))
-    assert torch.equal(causal[None], torch.zeros(1, 50, dtype=torch.int32))
+        assert torch.equal(mask_of_first_seen(first_of_all), causal_mask(50, CPU, window))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from hornbook.batching.packing import Batch
@@ -83,9 +84,16 @@ def test_compiled_gradients_are_those_of_plain_eager_code(what: Recompute) -> No
     plain = _gradients(model, "none")
     model.zero_grad()
     compiled = CompiledLayers(model, torch.device("cpu"), torch.float32)
+    counters.clear()
 
-    with recomputed(model.model.layers, what), compiled.attached():
-        NextToken().compiled().loss_sum(model, _batch())[0].backward()
+    with recomputed(model.model.layers, what):
+        with compiled.attached():
+            NextToken().loss_sum(model, _batch())[0].backward()
+        assert ("forward" in model.model.layers[0].__dict__) == (what != "none")
+        with compiled.attached():  # as in each step
+            NextToken().loss_sum(model, _batch())[0]
+
+    assert counters["stats"]["unique_graphs"] == 1  # of all layers, in both steps
 
     for parameter, expected in zip(model.parameters(), plain, strict=True):
         assert parameter.grad is not None

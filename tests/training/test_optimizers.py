@@ -57,6 +57,18 @@ def test_stacked_muon_equals_the_plain_algorithm_on_each_matrix() -> None:
         torch.testing.assert_close(parameter.data, weight, rtol=1e-5, atol=1e-7)
 
 
+def test_a_copy_of_the_optimizer_makes_the_same_step(make_model: Callable[..., Transformer], make_section) -> None:
+    model = make_model()
+    optimizer = build_optimizer(model, make_section(optimizer="muon"))
+    copied = copy.deepcopy((model, optimizer))
+    for its_model, its_optimizer in ((model, optimizer), copied):
+        for parameter in its_model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        its_optimizer.step()
+    for ours, theirs in zip(model.parameters(), copied[0].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_orthogonalize_leaves_the_directions_and_makes_their_sizes_about_equal(dtype: torch.dtype) -> None:
     matrices = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -114,6 +114,8 @@ class BlockKernels:
         weights become keep * weights - step * (the orthogonal direction). Raises MemoryError where there is none.
         """
         _check([*weights, *gradients, *momenta])
+        if any(a.shape != b.shape or a.shape != c.shape for a, b, c in zip(weights, gradients, momenta, strict=True)):
+            raise ValueError("a matrix, its gradient and its momentum must be of one shape")
         self._step(
             [
                 _MuonMatrix(weight.data_ptr(), gradient.data_ptr(), past.data_ptr(), *weight.shape, keep, step)
@@ -155,6 +157,11 @@ def _attend(
     heads: tuple[Tensor, ...],
 ) -> None:
     n_rows, n_heads, n_tokens, size = q_BHTE.shape
+    n_kv_heads = k_BKTE.shape[1]
+    shapes = {(n_rows, n_heads, n_tokens, size), (n_rows, n_kv_heads, n_tokens, size)}
+    is_one_shape = {tuple(each.shape) for each in heads} <= shapes and n_heads % n_kv_heads == 0
+    if not is_one_shape or first_seen_BT.shape != (n_rows, n_tokens) or log_sums_BHT.shape != q_BHTE.shape[:3]:
+        raise ValueError(f"shapes that do not belong together: {[tuple(each.shape) for each in heads]}")
     for each in heads:
         if each.dtype != torch.bfloat16 or each.device.type != "cpu" or each.stride(-1) != 1:
             raise TypeError(f"heads must be bfloat16, on the CPU, the last dimension dense, not {each.dtype}")
@@ -164,7 +171,7 @@ def _attend(
     attention = _Attention(
         n_rows,
         n_heads,
-        k_BKTE.shape[1],
+        n_kv_heads,
         n_tokens,
         size,
         size**-0.5,
@@ -181,7 +188,8 @@ def _check(matrices: Sequence[Tensor]) -> None:
     """C would read whatever stands there."""
     for matrix in matrices:
         if matrix.dtype != torch.float32 or matrix.device.type != "cpu" or not matrix.is_contiguous():
-            raise TypeError(f"must be float32, contiguous and on the CPU, not {matrix.dtype}, {matrix.device}")
+            what = f"{matrix.dtype}, strides {matrix.stride()}, {matrix.device}"
+            raise TypeError(f"must be float32, contiguous and on the CPU, not {what}")
 
 
 @functools.cache
@@ -191,9 +199,10 @@ def load_blocks(*flags: str) -> BlockKernels | None:
     return BlockKernels(library) if library is not None and library.blocks_serve() else None
 
 
-def blocks_note() -> str | None:
-    """A sentence where the processor has the instructions but the functions could not be built; else None."""
-    if not torch.cpu._is_avx512_bf16_supported() or load_blocks() is not None:
+def blocks_note(device: torch.device, dtype: torch.dtype) -> str | None:
+    """A sentence where a training could have the functions, but they could not be built; else None."""
+    is_for_them = device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
+    if not is_for_them or load_blocks() is not None:
         return None
     return (
         "Without C functions, attention and Muon take longer: no C compiler was found that builds them "

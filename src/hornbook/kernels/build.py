@@ -6,10 +6,12 @@ Nothing is installed for it: where there is no compiler, `load_library` gives No
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
@@ -19,21 +21,22 @@ _BEST_FIRST = (("-march=native", "-fopenmp"), ("-mcpu=native",), ())
 
 def load_library(folder: Path, flags: Sequence[str] = ()) -> ctypes.CDLL | None:
     """All C files of a folder as one library, built where this machine and these files have not been seen before."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
     sources = sorted(folder.glob("*.c"))
     texts = [path.read_bytes() for path in (*sources, *sorted(folder.glob("*.h")))]
-    key = hashlib.sha256(b"".join(texts) + repr((_FLAGS, flags, _BEST_FIRST, _machine())).encode()).hexdigest()[:16]
-    path = cache / f"kernels-{key}.so"
     try:
-        if not path.is_file():
-            if compiler is None:
-                return None
-            cache.mkdir(parents=True, exist_ok=True)
-            if not _build([compiler, *_FLAGS, *flags], sources, path):
-                return None
-        return ctypes.CDLL(str(path))
-    except OSError:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hornbook"
+        key = hashlib.sha256(b"".join(texts) + repr((_FLAGS, flags, _BEST_FIRST, _machine())).encode()).hexdigest()[:16]
+        path = cache / f"kernels-{key}.so"
+        if path.is_file():
+            with suppress(OSError):  # a file that was spoilt is built anew
+                return ctypes.CDLL(str(path))
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        if shutil.which(compiler[0]) is None:
+            return None
+        cache.mkdir(parents=True, exist_ok=True)
+        is_built = _build([*compiler, *_FLAGS, *flags], sources, path)
+        return ctypes.CDLL(str(path)) if is_built else None
+    except (OSError, RuntimeError):  # the second: nobody's home
         return None
 
 

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from hornbook.model.block_attention import (
-    LONGEST_ROW_TOKENS,
     attention_in_blocks,
     first_seen_of_documents,
-    first_seen_of_mask,
     mask_of_first_seen,
     trains_in_blocks,
 )
@@ -81,31 +79,22 @@ def masks_by_window(
 ) -> dict[int | None, Mask | None]:
     """The mask of each kind of layer that the model has, for whole rows: made once, used by all of its layers.
 
-    None stands for plainly causal: no documents, and no window that the row is longer than.
+    None stands for plainly causal: no documents, and no window that the row is longer than. Where training goes block
+    by block, the mask is the first token that each may look at.
     """
+    in_blocks = trains_in_blocks(device, n_tokens)
+    if in_blocks and document_ids_BT is None:
+        document_ids_BT = torch.zeros(1, n_tokens, dtype=torch.int64, device=device)
     masks: dict[int | None, Mask | None] = {}
     for window_tokens in dict.fromkeys(config.window_tokens):
         if document_ids_BT is not None:
-            masks[window_tokens] = document_mask(document_ids_BT, window_tokens)
+            make = first_seen_of_documents if in_blocks else document_mask
+            masks[window_tokens] = make(document_ids_BT, window_tokens)
         elif window_tokens is None or window_tokens >= n_tokens:
             masks[window_tokens] = None
         else:
             masks[window_tokens] = causal_mask(n_tokens, device, window_tokens)
     return masks
-
-
-def first_seen_by_window(
-    config: ModelConfig, n_tokens: int, device: torch.device, document_ids_BT: Tensor | None
-) -> dict[int | None, Mask | None]:
-    """As `masks_by_window`, in the form that `attention_in_blocks` takes, for rows that are short enough for it."""
-    if n_tokens > LONGEST_ROW_TOKENS:
-        return masks_by_window(config, n_tokens, device, document_ids_BT)
-    if document_ids_BT is None:
-        document_ids_BT = torch.zeros(1, n_tokens, dtype=torch.int64, device=device)
-    return {
-        window_tokens: first_seen_of_documents(document_ids_BT, window_tokens)
-        for window_tokens in dict.fromkeys(config.window_tokens)
-    }
 
 
 def reference_attention(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Tensor) -> Tensor:
@@ -145,9 +134,6 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_B1TS: Mask | Non
         if q_BHTE.dtype == torch.bfloat16:
             return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
         mask_B1TS = mask_of_first_seen(mask_B1TS)
-    if trains_in_blocks(q_BHTE, k_BKSE.shape[2]):
-        seen_B1TT = causal_mask(q_BHTE.shape[2], q_BHTE.device) if mask_B1TS is None else mask_B1TS
-        return attention_in_blocks(q_BHTE, k_BKSE, v_BKSE, first_seen_of_mask(seen_B1TT))
     return fused_attention(q_BHTE, k_BKSE, v_BKSE, mask_B1TS)
 
 

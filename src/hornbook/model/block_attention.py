@@ -29,12 +29,14 @@ def attention_in_blocks(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, first_se
     return out_BHTE
 
 
-def trains_in_blocks(q_BHTE: Tensor, n_seen_tokens: int) -> bool:
-    """Whether these are whole rows, in training in bfloat16, on a CPU that has what it takes."""
-    is_in_bfloat16 = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16
-    # Training computes in bfloat16 by autocast; so does what it is compared with, that must be computed alike.
-    is_training = is_in_bfloat16 and torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    return is_training and q_BHTE.shape[2] == n_seen_tokens <= LONGEST_ROW_TOKENS and load_blocks() is not None
+def trains_in_blocks(device: torch.device, n_tokens: int) -> bool:
+    """Whether rows of that length, of which each token looks at a run of tokens up to itself, go this way.
+
+    They do in training in bfloat16, which computes by autocast, on a CPU that has what it takes; and so does what a
+    training compares itself with, which must be computed alike.
+    """
+    is_in_bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return device.type == "cpu" and is_in_bfloat16 and n_tokens <= LONGEST_ROW_TOKENS and load_blocks() is not None
 
 
 def first_seen_of_documents(document_ids_BT: Tensor, window_tokens: int | None = None) -> Tensor:
@@ -46,11 +48,6 @@ def first_seen_of_documents(document_ids_BT: Tensor, window_tokens: int | None =
     if window_tokens is not None:
         first_BT = torch.maximum(first_BT, order_T - window_tokens + 1)
     return first_BT.int()
-
-
-def first_seen_of_mask(mask_B1TT: Tensor) -> Tensor:
-    """The same (B,T) from truth values."""
-    return mask_B1TT[:, 0].byte().argmax(-1).int()
 
 
 def mask_of_first_seen(first_seen_BT: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from hornbook.stages.fit import fitted, layout_of_mesh, to_cut
 from hornbook.stages.patience import Patience
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
-from hornbook.training.memory import tune_allocator
+from hornbook.training.memory import give_back_freed, tune_allocator
 from hornbook.training.metrics import TrainingResult, read_metrics
 from hornbook.training.optimizers import build_optimizer
 from hornbook.training.progress import Yardstick
@@ -101,6 +101,7 @@ def train(
     row_tokens = section.row_tokens or config.max_seq_len
     there_already = sum(parameter.nbytes for parameter in spread.model.parameters())
     if device.type == "cpu":
+        give_back_freed()
         tune_allocator(there_already)
     section, rows = fitted(context, section, spread, dtype, there_already, rows_of_unit)
     total_steps = math.ceil(section.tokens / section.global_batch_tokens)
@@ -213,7 +214,7 @@ def train_stage(
     folder, name = context.stage.path, context.stage.name
     device = pick_device("auto")
     dtype = pick_dtype(section.precision, device)
-    for note in (precision_note(section.precision, device), blocks_note() if dtype == torch.bfloat16 else None):
+    for note in (precision_note(section.precision, device), blocks_note(device, dtype)):
         if note is not None:
             context.console.print(note)
     config = model.config

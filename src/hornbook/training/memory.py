@@ -61,6 +61,12 @@ def tune_allocator(model_bytes: int) -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
 
 
+def give_back_freed() -> None:
+    """Let glibc, if it is there, give the system all that is freed: the next stage asks what is free."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def _limit_and_use(files: tuple[str, str]) -> tuple[int | None, int]:
     limit, used = ("".join(_lines(Path(file))).strip() for file in files)
     if not limit.isdigit() or not used.isdigit():  # no such file, or "max"

@@ -72,7 +72,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, defaults={})
-        self._kernels = _kernels_for([matrix for group in self.param_groups for matrix in _of_muon(group)])
         for group in self.param_groups:
             group["peak_lr"] = group["lr"]
             for parameter in group["params"]:
@@ -96,14 +95,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 {name: own_part(tensor) for name, tensor in self.state[parameter].items()} for parameter in parameters
             ]
             if group["kind"] == "muon":
-                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"], self._kernels)
+                kernels = _kernels_for(parameters)
+                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"], kernels)
             else:
                 _adamw_step([own_part(parameter) for parameter in parameters], gradients, states, group)
         return loss
-
-
-def _of_muon(group: dict[str, Any]) -> list[Tensor]:
-    return list(group["params"]) if group["kind"] == "muon" else []
 
 
 def _kernels_for(matrices: list[Tensor]) -> BlockKernels | None:
