@@ -1,6 +1,6 @@
 """What recomputation costs and saves: time and peak memory of one forward and backward pass, for each kind.
 
-    python benchmarks/recompute.py [--layers 8] [--width 256] [--rows 8] [--row-tokens 256] [--rounds 5]
+    python benchmarks/recompute.py [--layers 8] [--width 256] [--rows 8] [--row-tokens 256] [--rounds 5] [--compile]
 
 On the fastest device here, in the type that training would choose. Times are medians of interleaved rounds; the peak
 is what is allocated beyond the weights: by CUDA's own count, or on a CPU by the sum that torch's profiler keeps.
@@ -9,6 +9,7 @@ is what is allocated beyond the weights: by CUDA's own count, or on a CPU by the
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
 
 import torch
 
@@ -17,6 +18,7 @@ from hornbook.model.config import config_from_recipe
 from hornbook.model.init import init_weights
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.next_token import NextToken
+from hornbook.parallel.compiled import CompiledLayers
 from hornbook.parallel.recompute import Recompute, recomputed
 from hornbook.planning.memory import training_memory
 from hornbook.recipe_data import ModelSection
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("layers", 8), ("width", 256), ("rows", 8), ("row-tokens", 256), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--compile", action="store_true", help="layers and cross entropy, as training does it")
     options = parser.parse_args()
     device = pick_device()
     dtype = pick_dtype("auto", device)
@@ -43,15 +46,17 @@ def main() -> None:
     positions = torch.arange(options.row_tokens, device=device).repeat(options.rows, 1)
     batch = Batch(ids[:, :-1], ids[:, 1:], positions, torch.zeros_like(positions))
 
+    compiled = CompiledLayers(model, device, dtype)
+    objective = NextToken().compiled() if options.compile else NextToken()
+
     def step(kind: Recompute) -> float:
         model.zero_grad()
         started = time.perf_counter()
-        with (
-            recomputed(model.model.layers, kind),
-            torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16),
-        ):
-            loss, _ = NextToken().loss_sum(model, batch)
-        loss.backward()
+        in_type = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+        with recomputed(model.model.layers, kind), compiled.attached() if options.compile else nullcontext():
+            with in_type:
+                loss, _ = objective.loss_sum(model, batch)
+            loss.backward()
         loss.item()
         return time.perf_counter() - started
 

@@ -129,7 +129,8 @@ class Preflight:
 
         hook = self._model.model.embed_tokens.register_forward_hook(cut)
         try:
-            hidden_BTD = self._model(one_row.input_ids, one_row.position_ids, one_row.document_ids)
+            with self._autocast():  # the attention that trains is what is asked
+                hidden_BTD = self._model(one_row.input_ids, one_row.position_ids, one_row.document_ids)
         finally:
             hook.remove()
         # A random direction: the plain sum over a normalised vector does not depend on anything.
