@@ -1,10 +1,11 @@
 /* Attention for training, forward and backward, each head by one thread and in its cache.
 
-   The tokens are taken 32 at a time: a block of queries with the blocks of keys that it may see. Forward, a row of scores is
-   at hand at once, so its softmax is plain, and only the logarithm of its sum is kept. Backward, the weights are computed again from
-   it (Dao et al., FlashAttention, arXiv 2205.14135): with w = exp(s - log sum) and g the gradient of the output, the
-   gradient of a weight is p = g v^T, and that of a score w (p - sum of w p over the row). Both stay in float32 until they are
-   rounded for the products; where a token looks at one other alone, they are small differences of large numbers. */
+   The tokens are taken 32 at a time: a block of queries with the blocks of keys that it may see. Forward, a row of
+   scores is at hand at once, so its softmax is plain, and only the logarithm of its sum is kept. Backward, the weights
+   are computed again from it (Dao et al., FlashAttention, arXiv 2205.14135): with w = exp(s - log sum) and g the
+   gradient of the output, the gradient of a weight is p = g v^T, and that of a score w (p - sum of w p over the row).
+   Both stay in float32 until they are rounded for the products; where a token looks at one other alone, they are small
+   differences of large numbers. */
 
 #include <math.h>
 #include <stdlib.h>
@@ -143,7 +144,8 @@ int attend_forward(const struct attention *a, const struct heads *q, const struc
 }
 
 /* A row of scores becomes weights, and their gradients those of the scores. */
-static void weigh(float *scores, float *gradients, long i, long first, const long *firsts, const float *log_sums, float scale)
+static void weigh(float *scores, float *gradients, long i, long first, const long *firsts, const float *log_sums,
+                  float scale)
 {
     for (long r = 0; r < SIDE; r++) {
         const long row = r / HALF * 2 * SUMS + r % HALF * HALF;
@@ -162,7 +164,8 @@ static void weigh(float *scores, float *gradients, long i, long first, const lon
             for (long half = 0; half < 2; half++) {
                 const long at = row + (j - first) * BLOCK + half * SUMS;
                 const __m512 weight = _mm512_mul_ps(_mm512_load_ps(scores + at), _mm512_set1_ps(scale));
-                _mm512_store_ps(gradients + at, _mm512_mul_ps(weight, _mm512_sub_ps(_mm512_load_ps(gradients + at), shared)));
+                const __m512 apart = _mm512_sub_ps(_mm512_load_ps(gradients + at), shared);
+                _mm512_store_ps(gradients + at, _mm512_mul_ps(weight, apart));
             }
     }
 }
@@ -170,7 +173,8 @@ static void weigh(float *scores, float *gradients, long i, long first, const lon
 /* What a head's backward pass needs, in blocks: factors of products, and per pair of blocks the turned weights and the
    gradients of scores, as they are and turned. */
 struct backward_memory {
-    uint16_t *copies[4], *queries, *keys_turned, *keys, *values_turned, *grads, *weights_turned, *of_scores, *of_scores_turned;
+    uint16_t *copies[4], *queries, *keys_turned, *keys, *values_turned, *grads;
+    uint16_t *weights_turned, *of_scores, *of_scores_turned;
     float *of_keys, *of_values, *scores, *gradients;
 };
 

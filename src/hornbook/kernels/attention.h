@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* bfloat16 (rows, heads, tokens, size): how many numbers lie between two neighbours of each but the last, which are side by side. */
+/* bfloat16 (rows, heads, tokens, size): how many numbers lie between two neighbours of each but the last, which are
+   side by side. */
 struct heads {
     uint16_t *numbers;
     long row, head, token;

@@ -14,9 +14,6 @@
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define HAVE_BLOCKS 1
 #include <immintrin.h>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #define SIDE 32
 #define HALF 16
@@ -28,11 +25,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 INLINE long smaller(long a, long b) { return a < b ? a : b; }
-#if defined(_OPENMP)
-INLINE int thread_number(void) { return omp_get_thread_num(); }
-#else
-INLINE int thread_number(void) { return 0; }
-#endif
 INLINE long in_blocks(long n) { return (n + SIDE - 1) / SIDE; }
 
 INLINE __mmask16 first_lanes(long n) { return n >= HALF ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
