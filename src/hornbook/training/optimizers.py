@@ -167,10 +167,12 @@ def _muon_step(
         gathered(direction, like=matrix)
         for direction, matrix in zip(torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM), matrices, strict=True)
     ]
-    orthogonal = _orthogonal_together(directions) if kernels is None else directions
-    if kernels is not None:
-        kernels.orthogonalize(orthogonal, _COEFFICIENTS, _ITERATIONS)
-    for matrix, direction, step_size in zip(matrices, orthogonal, step_sizes, strict=True):
+    if kernels is None:
+        directions = _orthogonal_together(directions)
+    else:
+        directions = [direction.contiguous() for direction in directions]
+        kernels.orthogonalize(directions, _COEFFICIENTS, _ITERATIONS)
+    for matrix, direction, step_size in zip(matrices, directions, step_sizes, strict=True):
         own_part(matrix).mul_(kept).add_(cut_like(direction, like=matrix), alpha=-step_size)
 
 
