@@ -12,9 +12,9 @@ is the clock's, for an idle machine.
 Modes: eager and compiled, in --dtype; as-it-comes is what a user on a CPU gets who sets nothing: ours in bfloat16
 (where the processor multiplies it) and compiled, the peers in float32 and not compiled.
 
-MFU is 6 × the weights that a token is multiplied with × tokens per second, over the rate of a large matrix product in
-the same type, measured between the rounds. With --memory each contender makes one step in a process of its own,
-whose peak resident memory is printed.
+MFU is 6 × the weights that a token is multiplied with × tokens per second, over the rate of products of 2,048 × 2,048
+in the same type, made for a while right before each step: the median of these shares. With --memory each contender
+makes one step in a process of its own, whose peak resident memory is printed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from training_parts.contenders import NAMES, SHAPES, NotHere, Shape, build, is_p
 from hornbook.runtime import pick_dtype
 
 _WARM_UP_STEPS = 2
-_PEAK_MATRIX = 1024
+_PEAK_MATRIX, _PEAK_PRODUCTS = 2048, 8
 _MODES = ("eager", "compiled", "as-it-comes")
 _PAUSE_SECONDS = 0.02  # until the threads of the contender before have gone to sleep
 _IN_MEMORY = tuple(name for name in NAMES if name != "hornbook qwen3")
@@ -136,21 +136,21 @@ def print_speed(names: list[str], shape_name: str, peers: Path, dtype_name: str,
                 break
             steppers[name, mode] = stepper
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steppers}
-    peaks = []
+    products: dict[tuple[str, str], list[float]] = {key: [] for key in steppers}
     for _ in range(rounds):
-        peaks.append(matrix_flops_per_second(getattr(torch, dtype_name)))
         for key, stepper in steppers.items():
             time.sleep(_PAUSE_SECONDS)
+            products[key].append(matrix_flops_per_second(getattr(torch, dtype_name)))
             seconds[key].append(stepper.step())
 
     threads, clock = torch.get_num_threads(), "processor" if now is time.process_time else "wall"
-    peak = statistics.median(peaks)
+    peak = statistics.median(rate for rates in products.values() for rate in rates)
     print(f"{shape_name}, {dtype_name}, {threads} threads, {clock} seconds, {rounds} rounds", end="; ")
     print(f"matrix product {peak / 1e9:.0f} GFLOP/s")
     print(f"{'':<20}{'mode':<12}{'tokens/s':>9}{'MFU':>7}  median ratio to the peers: {', '.join(peers_among(names))}")
     for (name, mode), times in seconds.items():
-        rate = tokens / statistics.median(times)
-        mfu = 6 * steppers[name, mode].beginning["matrix_weights"] * rate / peak
+        rate, flops = tokens / statistics.median(times), 6 * steppers[name, mode].beginning["matrix_weights"] * tokens
+        mfu = statistics.median(flops / (a * b) for a, b in zip(times, products[name, mode], strict=True))
         ratios = [
             f"{median_ratio(seconds[peer, mode], times):.2f}" if (peer, mode) in seconds else "–"
             for peer in peers_among(names)
@@ -194,13 +194,15 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
 
 
 def matrix_flops_per_second(dtype: torch.dtype) -> float:
-    """The rate of one large matrix product in the contenders' own clock."""
+    """The rate of large matrix products, the median of several, in the contenders' own clock."""
     matrix = torch.full((_PEAK_MATRIX, _PEAK_MATRIX), 1 / _PEAK_MATRIX, dtype=dtype)
     product = matrix @ matrix
-    started = now()
-    for _ in range(3):
+    seconds = []
+    for _ in range(_PEAK_PRODUCTS):
+        started = now()
         product = matrix @ product
-    return 3 * 2 * _PEAK_MATRIX**3 / (now() - started)
+        seconds.append(now() - started)
+    return 2 * _PEAK_MATRIX**3 / statistics.median(seconds)
 
 
 now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter

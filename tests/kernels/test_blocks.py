@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from hornbook.kernels.blocks import BlockKernels, load_blocks
 from hornbook.runtime import torch_generator
@@ -115,3 +116,64 @@ def test_attention_is_that_of_float64(kernels: BlockKernels, n_tokens: int, head
     exact = (expected, *torch.autograd.grad(expected, (q, k, v), upstream.double()))
     for ours, right in zip((out, *gradients), exact, strict=True):
         assert (ours.double() - right).norm() <= 0.006 * right.norm()
+
+
+@pytest.mark.parametrize(("n_tokens", "n_words", "size"), [(70, 300, 40), (64, 2000, 64), (1100, 1030, 96), (1, 5, 16)])
+def test_cross_entropy_and_its_gradients_are_those_of_float64(
+    kernels: BlockKernels, n_tokens: int, n_words: int, size: int
+) -> None:
+    hidden, head = normal(n_tokens, size).bfloat16(), normal(n_words, size)
+    labels = torch.randint(n_words, (n_tokens,), generator=torch_generator("labels", n_words))
+    weights = normal(n_tokens).abs()
+    losses, gradients = torch.empty(n_tokens), (torch.empty(n_tokens, size), torch.empty(n_words, size))
+
+    kernels.cross_entropy(hidden, head, labels, weights, losses, gradients)
+    alone = torch.empty(n_tokens)
+    kernels.cross_entropy(hidden, head, labels, weights, alone, None)
+
+    exact_hidden, exact_head = hidden.double().requires_grad_(), head.bfloat16().double().requires_grad_()
+    exact = weights.double() * cross_entropy(exact_hidden @ exact_head.T, labels, reduction="none")
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-5, atol=1e-5)
+    assert torch.equal(alone, losses)
+    for ours, right in zip(gradients, torch.autograd.grad(exact.sum(), (exact_hidden, exact_head)), strict=True):
+        # The scores' gradients have 8 bits.
+        assert (ours.double() - right).norm() <= 0.003 * right.norm()
+
+
+def test_cross_entropy_of_no_tokens_has_gradients_of_zero(kernels: BlockKernels) -> None:
+    none = torch.empty(0)
+    gradients = (torch.empty(0, 8), torch.full((40, 8), float("nan")))
+    kernels.cross_entropy(torch.empty(0, 8).bfloat16(), normal(40, 8), none.long(), none, none, gradients)
+    assert gradients[1].eq(0).all()
+
+
+def test_cross_entropy_of_scores_beyond_the_range_of_exp_is_finite(kernels: BlockKernels) -> None:
+    hidden, head = 1e4 * normal(40, 16).bfloat16(), normal(64, 16)
+    losses, gradients = torch.empty(40), (torch.empty(40, 16), torch.empty(64, 16))
+    kernels.cross_entropy(hidden, head, torch.arange(40), torch.ones(40), losses, gradients)
+    assert all(each.isfinite().all() for each in (losses, *gradients))
+
+
+def test_a_number_that_is_none_stays_one_in_cross_entropy(kernels: BlockKernels) -> None:
+    hidden = normal(40, 16).bfloat16()
+    hidden[7, 3] = float("nan")
+    losses, gradients = torch.empty(40), (torch.empty(40, 16), torch.empty(64, 16))
+    kernels.cross_entropy(hidden, normal(64, 16), torch.arange(40), torch.ones(40), losses, gradients)
+    assert losses.isnan().nonzero().flatten().tolist() == [7]
+    assert gradients[0].isnan().all(1).nonzero().flatten().tolist() == [7]
+    assert gradients[1].isnan().any(1).all()
+
+
+def test_labels_that_are_no_words_are_refused(kernels: BlockKernels) -> None:
+    for label in (-1, 64):
+        labels = torch.full((4,), label)
+        with pytest.raises(ValueError, match="not among the 64 words"):
+            kernels.cross_entropy(normal(4, 8).bfloat16(), normal(64, 8), labels, torch.ones(4), torch.empty(4), None)
+
+
+def test_matrices_that_do_not_belong_together_are_refused(kernels: BlockKernels) -> None:
+    hidden, labels, ones = normal(4, 8).bfloat16(), torch.zeros(4).long(), torch.ones(4)
+    with pytest.raises(ValueError, match="do not belong together"):
+        kernels.cross_entropy(hidden, normal(64, 16), labels, ones, torch.empty(4), None)
+    with pytest.raises(TypeError, match=r"must be torch\.bfloat16"):
+        kernels.cross_entropy(hidden.float(), normal(64, 8), labels, ones, torch.empty(4), None)

@@ -52,6 +52,24 @@ class _Attention(ctypes.Structure):
     )
 
 
+class _CrossEntropy(ctypes.Structure):
+    """`struct cross_entropy` of cross_entropy.h."""
+
+    _fields_ = (
+        ("n_tokens", ctypes.c_long),
+        ("n_words", ctypes.c_long),
+        ("size", ctypes.c_long),
+        ("hidden", ctypes.c_void_p),
+        ("head", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("losses", ctypes.c_void_p),
+        ("of_hidden", ctypes.c_void_p),
+        ("of_head", ctypes.c_void_p),
+        ("threads", ctypes.c_int),
+    )
+
+
 class BlockKernels:
     """The functions, for contiguous tensors on the CPU."""
 
@@ -68,6 +86,8 @@ class BlockKernels:
         self._attend_forward, self._attend_backward = library.attend_forward, library.attend_backward
         self._attend_forward.argtypes = (ctypes.c_void_p,) * 5
         self._attend_backward.argtypes = (ctypes.c_void_p,) * 8
+        self._cross_entropy = library.cross_entropy
+        self.cross_entropy_pays = bool(library.cross_entropy_pays())
 
     def attend_forward(
         self,
@@ -98,6 +118,42 @@ class BlockKernels:
         heads = (q_BHTE, k_BKTE, v_BKTE, grad_out_BHTE, *grads)
         _attend(self._attend_backward, q_BHTE, k_BKTE, first_seen_BT, log_sums_BHT, heads)
 
+    def cross_entropy(
+        self,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        labels_N: Tensor,
+        weights_N: Tensor,
+        losses_N: Tensor,
+        grads: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """weight * -log softmax(hidden @ head^T)[label] goes to `losses`, and the gradients of their sum to `grads`.
+
+        hidden: bfloat16; labels: int64, in the vocabulary; the others float32, the gradients as hidden and head are.
+        """
+        (n_tokens, size), n_words = hidden_ND.shape, len(head_VD)
+        of_hidden_ND, of_head_VD = grads or (None, None)
+        for each, shape, dtype in (
+            (hidden_ND, (n_tokens, size), torch.bfloat16),
+            (head_VD, (n_words, size), torch.float32),
+            (labels_N, (n_tokens,), torch.int64),
+            (weights_N, (n_tokens,), torch.float32),
+            (losses_N, (n_tokens,), torch.float32),
+            (of_hidden_ND, (n_tokens, size), torch.float32),
+            (of_head_VD, (n_words, size), torch.float32),
+        ):
+            if each is not None:
+                _check(each, dtype, shape)
+        if n_tokens and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < n_words:
+            raise ValueError(f"a label is not among the {n_words} words")
+        pointers = (
+            None if each is None else each.data_ptr()
+            for each in (hidden_ND, head_VD, labels_N, weights_N, losses_N, of_hidden_ND, of_head_VD)
+        )
+        call = _CrossEntropy(n_tokens, n_words, size, *pointers, torch.get_num_threads())
+        if self._cross_entropy(ctypes.byref(call)):
+            raise MemoryError("no memory for the blocks of a cross entropy")
+
     def muon_step(
         self,
         weights: Sequence[Tensor],
@@ -113,7 +169,8 @@ class BlockKernels:
 
         weights become keep * weights - step * (the orthogonal direction). Raises MemoryError where there is none.
         """
-        _check([*weights, *gradients, *momenta])
+        for matrix in (*weights, *gradients, *momenta):
+            _check(matrix, torch.float32)
         if any(a.shape != b.shape or a.shape != c.shape for a, b, c in zip(weights, gradients, momenta, strict=True)):
             raise ValueError("a matrix, its gradient and its momentum must be of one shape")
         self._step(
@@ -130,7 +187,8 @@ class BlockKernels:
         self, matrices: Sequence[Tensor], coefficients: tuple[float, float, float], iterations: int
     ) -> None:
         """Each float32 matrix becomes, in place, the orthogonal one that the iterations make of it."""
-        _check(matrices)
+        for matrix in matrices:
+            _check(matrix, torch.float32)
         each = [_MuonMatrix(m.data_ptr(), m.data_ptr(), None, *m.shape, 0.0, -1.0) for m in matrices]
         self._step(each, 0.0, coefficients, iterations)
 
@@ -160,14 +218,13 @@ def _attend(
     n_kv_heads = k_BKTE.shape[1]
     shapes = {(n_rows, n_heads, n_tokens, size), (n_rows, n_kv_heads, n_tokens, size)}
     is_one_shape = {tuple(each.shape) for each in heads} <= shapes and n_heads % n_kv_heads == 0
-    if not is_one_shape or first_seen_BT.shape != (n_rows, n_tokens) or log_sums_BHT.shape != q_BHTE.shape[:3]:
+    if not is_one_shape:
         raise ValueError(f"shapes that do not belong together: {[tuple(each.shape) for each in heads]}")
     for each in heads:
         if each.dtype != torch.bfloat16 or each.device.type != "cpu" or each.stride(-1) != 1:
             raise TypeError(f"heads must be bfloat16, on the CPU, the last dimension dense, not {each.dtype}")
-    for each, dtype in ((first_seen_BT, torch.int32), (log_sums_BHT, torch.float32)):
-        if each.dtype != dtype or not each.is_contiguous():
-            raise TypeError(f"must be {dtype} and contiguous, not {each.dtype}")
+    _check(first_seen_BT, torch.int32, (n_rows, n_tokens))
+    _check(log_sums_BHT, torch.float32, (n_rows, n_heads, n_tokens))
     attention = _Attention(
         n_rows,
         n_heads,
@@ -184,12 +241,13 @@ def _attend(
         raise MemoryError("no memory for the blocks of a head")
 
 
-def _check(matrices: Sequence[Tensor]) -> None:
+def _check(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...] | None = None) -> None:
     """C would read whatever stands there."""
-    for matrix in matrices:
-        if matrix.dtype != torch.float32 or matrix.device.type != "cpu" or not matrix.is_contiguous():
-            what = f"{matrix.dtype}, strides {matrix.stride()}, {matrix.device}"
-            raise TypeError(f"must be float32, contiguous and on the CPU, not {what}")
+    if tensor.dtype != dtype or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        what = f"{tensor.dtype}, strides {tensor.stride()}, {tensor.device}"
+        raise TypeError(f"must be {dtype}, contiguous and on the CPU, not {what}")
+    if shape is not None and tensor.shape != shape:
+        raise ValueError(f"shapes that do not belong together: {tuple(tensor.shape)} should be {shape}")
 
 
 @functools.cache
@@ -205,6 +263,6 @@ def blocks_note(device: torch.device, dtype: torch.dtype) -> str | None:
     if not is_for_them or load_blocks() is not None:
         return None
     return (
-        "Without C functions, attention and Muon take longer: no C compiler was found that builds them "
+        "Without C functions, attention, Muon and the loss take longer: no C compiler was found that builds them "
         "(gcc or clang, as cc or by the variable CC)."
     )

@@ -67,6 +67,15 @@ def filled_up(tensor: Tensor, value: float = 0) -> Tensor:
     return F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, n_more), value=value)
 
 
+def labels_and_weights(labels_BT: Tensor, weights_BT: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Labels (N,) that are words, each, and weights (N,) of the type, 0 where there was no label."""
+    labels_N = labels_BT.flatten()
+    weights_N = (labels_N != IGNORE_INDEX).to(dtype)
+    if weights_BT is not None:
+        weights_N = weights_N * weights_BT.flatten()
+    return labels_N.clamp_min(0), weights_N
+
+
 def chunked_cross_entropy_sum(
     hidden_BTD: Tensor,
     head_weight_VD: Tensor,
@@ -88,17 +97,14 @@ def chunked_cross_entropy_sum(
     if chunk_tokens is None:
         scores = _SCORES_AT_ONCE_CPU if device.type == "cpu" else _SCORES_AT_ONCE_ACCELERATOR
         chunk_tokens = max(_MIN_CHUNK_TOKENS, scores // head_weight_VD.shape[0])
-    labels_N = labels_BT.flatten()
-    weights_N = (labels_N != IGNORE_INDEX).to(torch.promote_types(compute_dtype, torch.float32))
-    if weights_BT is not None:
-        weights_N = weights_N * weights_BT.flatten()
+    labels_N, weights_N = labels_and_weights(labels_BT, weights_BT, torch.promote_types(compute_dtype, torch.float32))
     rows = None
     if isinstance(head_weight_VD, DTensor):
         head_weight_VD, rows = own_rows(head_weight_VD)
     loss_sum: Tensor = _ChunkedCrossEntropySum.apply(
         hidden_BTD.flatten(0, 1),
         head_weight_VD,
-        labels_N.clamp_min(0),
+        labels_N,
         weights_N,
         compute_dtype,
         chunk_tokens,
