@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from hornbook.corpus.engine import load_daft
+from hornbook.corpus.files import processors
 from hornbook.storyworld.world import Document
 
 PLACES = ("garden", "harbour", "mill", "forest", "kitchen", "school", "market", "tower", "meadow", "bridge")
@@ -151,6 +152,8 @@ def _running_store() -> Iterator[Store]:
 @pytest.fixture
 def store(_running_store: Store) -> Store:
     """An empty web server."""
+    if processors() == 1:
+        pytest.skip("one processor: Daft reads nothing from behind a URL then")
     _running_store.files.clear()
     _running_store.requests.clear()
     return _running_store

@@ -47,6 +47,22 @@ def test_places_behind_urls_are_named_from_the_folder_they_share():
     assert files.places_of([signed]) == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    ("quota", "n"), [("max 100000\n", 8), ("150000 100000", 1), ("50000 100000", 1), ("300000 100000", 3)]
+)
+def test_a_container_may_have_less_than_the_processors_it_sees(tmp_path, monkeypatch, quota, n):
+    monkeypatch.setattr(files.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+    assert files.processors(tmp_path / "cpu.max") == n
+    assert files.processors(tmp_path / "missing") == 8
+
+
+def test_on_one_processor_urls_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr(files, "processors", lambda: 1)
+    with pytest.raises(UserError, match="read on two processors or more, and this process has one"):
+        files.find_urls("https://host/a.txt")
+
+
 def test_a_file_behind_a_web_server_is_read_in_pieces(store):
     data = gzip.compress(b"".join(b'{"text": "%d"}\n' % n for n in range(1000)))
     url = store.put("a.jsonl.gz", data)

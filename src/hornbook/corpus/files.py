@@ -3,6 +3,7 @@
 import glob
 import gzip
 import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
@@ -60,8 +61,14 @@ def find_urls(url: str) -> list[str]:
     """The readable files that a URL stands for, sorted: one, or all that match its glob or lie below it.
 
     Object stores and hubs can list what they hold; a web server cannot, so an http(s) URL is one file.
-    Raises UserError where there is none, or the place cannot be reached.
+    Raises UserError where there is none, or the place cannot be reached, or on one processor alone: Daft then opens a
+    file on the one thread that waits for it, for ever (version 0.7).
     """
+    if processors() == 1:
+        raise UserError(
+            f"corpus.source: {url}: files behind a URL are read on two processors or more, and this process has one. "
+            "Give it another, or fetch the files and point corpus.source at them: files:PATH."
+        )
     if url.startswith(("https://", "http://")):
         found = [url]
     else:
@@ -84,6 +91,15 @@ def find_urls(url: str) -> list[str]:
             return readable
     except (OSError, RunFailed) as problem:
         raise _cannot_be_read(readable[0], problem) from None
+
+
+def processors(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many processors this process may use: those it is bound to, and no more than a container's share of time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not quota_file.is_file():
+        return bound
+    share, of_time = quota_file.read_text().split()
+    return bound if share == "max" else max(1, min(bound, int(share) // int(of_time)))
 
 
 def places_of(locations: Sequence[Location]) -> list[str]:
