@@ -82,11 +82,9 @@ def _yarn_share(frequencies_F: Tensor, config: ModelConfig, scaling: RopeScaling
 def rotate(x_BNTE: Tensor, cos_B1TF: Tensor, sin_B1TF: Tensor) -> Tensor:
     """Turn each pair of numbers of each head by its angle, in float32; the result has the input's dtype."""
     first_BNTF, second_BNTF = x_BNTE.chunk(2, dim=-1)
-    turned_BNTE = torch.cat(
-        (
-            first_BNTF * cos_B1TF - second_BNTF * sin_B1TF,
-            second_BNTF * cos_B1TF + first_BNTF * sin_B1TF,
-        ),
-        dim=-1,
+    # Each half is rounded before they are joined: what is joined the compiler would keep in float32 and go over again.
+    halves = (
+        first_BNTF * cos_B1TF - second_BNTF * sin_B1TF,
+        second_BNTF * cos_B1TF + first_BNTF * sin_B1TF,
     )
-    return turned_BNTE.to(x_BNTE.dtype)
+    return torch.cat([half_BNTF.to(x_BNTE.dtype) for half_BNTF in halves], dim=-1)
