@@ -5,10 +5,11 @@
 
 #include "blocks.h"
 
-/* x = n ln 2 + r, and a polynomial for exp(r) (Cephes' expf); relative error 2e-7. Below -100 it is as good as 0. */
+/* x = n ln 2 + r, and a polynomial for exp(r) (Cephes' expf); relative error 2e-7. Below -87 it is 0: a smaller number than
+   exp(-87) has no full mantissa, and a processor takes a hundred times as long to make one. */
 INLINE __m512 exponential(__m512 x)
 {
-    x = _mm512_max_ps(_mm512_set1_ps(-100), x);
+    const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87), _CMP_NLT_UQ); /* what is no number stays one */
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     const __m512 nearly = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x); /* ln 2 in two parts */
     const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), nearly);
@@ -19,7 +20,7 @@ INLINE __m512 exponential(__m512 x)
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.6666665459e-1f));
     y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(5.0000001201e-1f));
     y = _mm512_fmadd_ps(_mm512_mul_ps(r, r), y, _mm512_add_ps(r, _mm512_set1_ps(1)));
-    return _mm512_scalef_ps(y, n);
+    return _mm512_maskz_scalef_ps(counts, y, n);
 }
 
 #endif
