@@ -218,6 +218,9 @@ def test_reinforcement_begins_at_ratio_one_and_earns_more(reinforce_recipe: Path
     assert sum(rewards[-4:]) > sum(rewards[:4])
     facts = read_json(folder / "reinforce" / "stage.json")["facts"]
     assert facts["pass_at_1"] >= facts["pass_at_1_before"]
+    # How long its answers will take to write, nobody knows beforehand.
+    assert [facts["plan_score"][name]["predicted"] for name in ("tokens_per_second", "seconds")] == [None, None]
+    assert facts["plan_score"]["seconds"]["measured"] > 0
     assert set(records[-1]["evaluation"]["validation"]) == {"greedy", "pass_at_1", "pass_at_k"}
     assert "when drawn" in printed
 

@@ -14,7 +14,7 @@ from hornbook.planning.hardware import Device, Kind
 from hornbook.planning.layout import Layout
 from hornbook.planning.memory import ONE_DEVICE, training_memory
 from hornbook.planning.probe import counted_flops_per_token, measured_utilisation
-from hornbook.recipe_training import TrainingSection
+from hornbook.recipe_training import ReinforceSection, TrainingSection
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,8 @@ def predicted_figures(
     """The plan of one training, `rows` computed at once, on devices whose measured peak rate is that in all.
 
     The share of the peak is measured with a few steps of a like model, on a CPU; on an accelerator, whose memory the
-    model may fill, the usual one is assumed.
+    model may fill, the usual one is assumed. No time is predicted of reinforcement: most of it goes by while the model
+    writes answers, and nobody knows beforehand how long they will be.
     """
     import torch
 
@@ -48,7 +49,9 @@ def predicted_figures(
     section = section.model_copy(update={"precision": "float32" if dtype == torch.float32 else "bfloat16"})
     row_tokens = section.row_tokens or config.max_seq_len
     device = Device("this one", peak_flops_per_second, None, kind)
-    utilisation = measured_utilisation(config, section, device) if kind == "cpu" else _UTILISATION_OF_ACCELERATORS
+    utilisation = None
+    if not isinstance(section, ReinforceSection):
+        utilisation = measured_utilisation(config, section, device) if kind == "cpu" else _UTILISATION_OF_ACCELERATORS
     flops = _flops(config, section, total_steps, flops_per_token(config, row_tokens, section.recompute).total)
     speed = None
     if utilisation is not None:
