@@ -141,6 +141,7 @@ def print_speed(names: list[str], shape_name: str, peers: Path, dtype_name: str,
         for key, stepper in steppers.items():
             time.sleep(_PAUSE_SECONDS)
             products[key].append(matrix_flops_per_second(getattr(torch, dtype_name)))
+            time.sleep(_PAUSE_SECONDS)
             seconds[key].append(stepper.step())
 
     threads, clock = torch.get_num_threads(), "processor" if now is time.process_time else "wall"

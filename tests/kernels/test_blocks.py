@@ -154,6 +154,16 @@ def test_cross_entropy_of_scores_beyond_the_range_of_exp_is_finite(kernels: Bloc
     assert all(each.isfinite().all() for each in (losses, *gradients))
 
 
+@pytest.mark.parametrize("first", [0, 512])
+def test_words_that_cannot_come_leave_the_others_as_they_are(kernels: BlockKernels, first: int) -> None:
+    hidden, head = normal(40, 16).abs().bfloat16(), normal(1024, 16)
+    head[first : first + 512] = float("-inf")
+    labels, losses = torch.arange(40) + 512 - first, torch.empty(40)
+    kernels.cross_entropy(hidden, head, labels, torch.ones(40), losses, None)
+    exact = cross_entropy(hidden.double() @ head.bfloat16().double().T, labels, reduction="none")
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-5, atol=1e-5)
+
+
 def test_a_number_that_is_none_stays_one_in_cross_entropy(kernels: BlockKernels) -> None:
     hidden = normal(40, 16).bfloat16()
     hidden[7, 3] = float("nan")

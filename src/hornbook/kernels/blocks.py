@@ -263,6 +263,6 @@ def blocks_note(device: torch.device, dtype: torch.dtype) -> str | None:
     if not is_for_them or load_blocks() is not None:
         return None
     return (
-        "Without C functions, attention, Muon and the loss take longer: no C compiler was found that builds them "
-        "(gcc or clang, as cc or by the variable CC)."
+        "Without C functions, attention, Muon and, with tiles, the loss take longer: no C compiler was found "
+        "that builds them (gcc or clang, as cc or by the variable CC)."
     )

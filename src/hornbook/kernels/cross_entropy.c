@@ -111,13 +111,13 @@ static void add_up_scores(const struct cross_entropy *c, const struct workspace 
         __m512 most = _mm512_set1_ps(w->largest[token]), sum = _mm512_setzero_ps();
         for (long j = 0; j < n; j++)
             for (long half = 0; half < 2; half++) most = _mm512_max_ps(most, _mm512_load_ps(row + j * BLOCK + half * SUMS));
-        const float largest = _mm512_reduce_max_ps(most);
+        const float largest = _mm512_reduce_max_ps(most), from = largest == -INFINITY ? 0 : largest; /* -inf - -inf is none */
         for (long j = 0; j < n; j++)
             for (long half = 0; half < 2; half++) {
                 const __m512 score = _mm512_load_ps(row + j * BLOCK + half * SUMS);
-                sum = _mm512_add_ps(sum, exponential(_mm512_sub_ps(score, _mm512_set1_ps(largest))));
+                sum = _mm512_add_ps(sum, exponential(_mm512_sub_ps(score, _mm512_set1_ps(from))));
             }
-        w->log_sums[token] = w->log_sums[token] * expf(w->largest[token] - largest) + _mm512_reduce_add_ps(sum);
+        w->log_sums[token] = w->log_sums[token] * expf(w->largest[token] - from) + _mm512_reduce_add_ps(sum);
         w->largest[token] = largest;
         if (label) c->losses[token] = *label;
     }

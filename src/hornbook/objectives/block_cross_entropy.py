@@ -29,7 +29,10 @@ def sums_in_blocks(head_weight_VD: Tensor) -> bool:
 def cross_entropy_sum_in_blocks(
     hidden_BTD: Tensor, head_weight_VD: Tensor, labels_BT: Tensor, weights_BT: Tensor | None = None
 ) -> Tensor:
-    """As `chunked_cross_entropy_sum`, products in bfloat16: a scalar, float32. The gradient can be taken once."""
+    """As `chunked_cross_entropy_sum`, products in bfloat16: a scalar, float32. The gradient can be taken once.
+
+    labels: int64.
+    """
     labels_N, weights_N = labels_and_weights(labels_BT, weights_BT, torch.float32)
     loss_sum: Tensor = _CrossEntropySumInBlocks.apply(
         hidden_BTD.flatten(0, 1), head_weight_VD, labels_N, weights_N, torch.is_grad_enabled()
@@ -53,7 +56,10 @@ class _CrossEntropySumInBlocks(torch.autograd.Function):
         losses_N, grads = torch.empty_like(weights_N), None
         if with_gradient:
             ctx.hidden_dtype = hidden_ND.dtype
-            grads = torch.empty(hidden_ND.shape), torch.empty(head_weight_VD.shape)
+            grads = (
+                hidden_ND.new_empty(hidden_ND.shape, dtype=torch.float32),
+                head_weight_VD.new_empty(head_weight_VD.shape),
+            )
             ctx.save_for_backward(*grads)
         hidden_ND = hidden_ND.to(torch.bfloat16).contiguous()
         kernels.cross_entropy(hidden_ND, head_weight_VD.contiguous(), labels_N, weights_N, losses_N, grads)
