@@ -10,8 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from hornbook.corpus.engine import load_daft
-from hornbook.corpus.files import processors
+from hornbook.corpus.engine import load_daft, processors
 from hornbook.storyworld.world import Document
 
 PLACES = ("garden", "harbour", "mill", "forest", "kitchen", "school", "market", "tower", "meadow", "bridge")

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hornbook.corpus import engine
 from hornbook.corpus.engine import use_engine
 from hornbook.corpus.staging import Staging
 from hornbook.errors import UserError
@@ -140,3 +141,45 @@ def test_a_ray_cluster_gives_the_same_bytes_as_one_machine(tmp_path, texts, unin
     pytest.importorskip("ray")
     subprocess.run(command("ray", tmp_path, texts), check=True, capture_output=True, text=True)
     assert shards(tmp_path) == uninterrupted[0]
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Writes what Linux says of control groups, and gives the processors of a process bound to eight."""
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    def write(own, contents):
+        (tmp_path / "own").write_text(own)
+        for name, text in contents.items():
+            (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "groups" / name).write_text(text)
+        return engine.processors(tmp_path / "own", tmp_path / "groups")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("quota", "n"),
+    [("max 100000\n", 8), ("150000 100000", 1), ("50000 100000", 1), ("300000 100000", 3), ("nonsense", 8), ("", 8)],
+)
+def test_a_container_may_have_less_than_the_processors_it_sees(groups, quota, n):
+    assert groups("0::/\n", {"cpu.max": quota}) == n
+
+
+def test_the_least_quota_of_a_group_and_those_above_it_counts(groups):
+    own = "0::/user.slice/job\n"
+    assert groups(own, {"user.slice/job/cpu.max": "max 100000", "user.slice/cpu.max": "200000 100000"}) == 2
+    assert groups(own, {"user.slice/job/cpu.max": "100000 100000"}) == 1
+    assert groups("0::/another\n", {}) == 8
+
+
+def test_quotas_of_the_first_version_of_control_groups_count(groups):
+    own = "12:memory:/job\n4:cpu,cpuacct:/job\n1:name=systemd:/\n0::/\n"
+    no_quota = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
+    assert groups(own, no_quota) == 8
+    assert groups(own, {"cpu/job/cpu.cfs_quota_us": "100000\n", "cpu/job/cpu.cfs_period_us": "100000\n"}) == 1
+
+
+def test_without_control_groups_those_count_that_the_process_is_bound_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
+    assert engine.processors(tmp_path / "missing") == 2

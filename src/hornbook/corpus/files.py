@@ -3,7 +3,6 @@
 import glob
 import gzip
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pyarrow
 
-from hornbook.corpus.engine import load_daft
+from hornbook.corpus.engine import load_daft, processors
 from hornbook.errors import RunFailed, UserError
 
 KINDS = (".txt", ".jsonl", ".json", ".parquet", ".html", ".htm", ".warc", ".wet")
@@ -91,35 +90,6 @@ def find_urls(url: str) -> list[str]:
             return readable
     except (OSError, RunFailed) as problem:
         raise _cannot_be_read(readable[0], problem) from None
-
-
-def processors(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processors this process may use, as Daft counts them: those it is bound to, and no more than the quota
-    of time that a container or another of Linux's control groups has, its own or one above it.
-    """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
-        quotas = [quota for _, kinds, path in lines for quota in _quotas(mounted, kinds.split(","), path.strip("/"))]
-    except (OSError, ValueError):  # no such groups, or nothing that one may read: no quota is known
-        return bound
-    return max(1, min([bound, *quotas]))
-
-
-def _quotas(mounted: Path, kinds: list[str], path: str) -> Iterator[int]:
-    """The whole processors that a control group and those above it allow, where they say."""
-    if kinds != [""] and "cpu" not in kinds:
-        return
-    top = mounted if kinds == [""] else mounted / "cpu"
-    for folder in (top / path, *(above for above in (top / path).parents if above.is_relative_to(top))):
-        if (folder / "cpu.max").is_file():  # version 2
-            share, of_time = (folder / "cpu.max").read_text().split()
-        elif (folder / "cpu.cfs_quota_us").is_file():  # version 1
-            share, of_time = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        else:
-            continue
-        if share not in ("max", "-1"):
-            yield int(share) // max(1, int(of_time))
 
 
 def places_of(locations: Sequence[Location]) -> list[str]:

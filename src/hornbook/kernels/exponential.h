@@ -6,7 +6,7 @@
 #include "blocks.h"
 
 /* x = n ln 2 + r, and a polynomial for exp(r) (Cephes' expf); relative error 2e-7. Below -87 it is 0: a smaller number than
-   exp(-87) has no full mantissa, and a processor takes a hundred times as long to make one. */
+   exp(-87) has no full mantissa, and takes a processor a hundred times as long to make (docs/LOG.md). */
 INLINE __m512 exponential(__m512 x)
 {
     const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87), _CMP_NLT_UQ); /* what is no number stays one */
