@@ -199,7 +199,7 @@ def test_each_limit_has_its_status(serve: Serve):
 
 
 def test_who_finds_the_queue_full_is_told_to_come_again(serve: Serve, slow_steps: None):
-    body = {"prompt": "Once upon", "max_tokens": 60, "temperature": 0}  # drawn, it might end at once
+    body = {"prompt": "Once upon", "max_tokens": 60}
     with (
         serve(limits=Limits(rows=1, waiting=0)) as client,
         client.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer,
@@ -258,12 +258,14 @@ def test_nothing_is_computed_any_more_for_a_client_that_has_left(serve: Serve, e
 
 @pytest.fixture
 def slow_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that takes a while for each token."""
+    """A model that takes a while for each token, and does not end by itself, however its tokens are drawn."""
     logits = engine.model.logits
 
     def slowly(hidden: Any) -> Any:
         time.sleep(0.1)
-        return logits(hidden)
+        scores = logits(hidden)
+        scores[..., engine.tokenizer.end_of_text_id] = float("-inf")
+        return scores
 
     monkeypatch.setattr(engine.model, "logits", slowly)
 

@@ -1,7 +1,6 @@
 """One call of a client under way: its choices, their texts as they come, and the shapes of OpenAI's answers."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,13 +66,15 @@ async def deltas(worker: Worker, choices: list[Choice], seconds: float) -> Async
     def deliver_to(choice: Choice) -> Any:
         return lambda item: loop.call_soon_threadsafe(arrived.put_nowait, (choice, item))
 
-    ends_at = time.monotonic() + seconds
+    ends_at = loop.time() + seconds
     worker.submit({choice.request: deliver_to(choice) for choice in choices})
     open_choices = {choice.index for choice in choices}
     try:
         while open_choices:
             try:
-                choice, item = await asyncio.wait_for(arrived.get(), ends_at - time.monotonic())
+                # Before Python 3.12 asyncio.wait_for lost a cancellation that came together with a token.
+                async with asyncio.timeout_at(ends_at):
+                    choice, item = await arrived.get()
             except TimeoutError as problem:
                 raise TooSlow from problem
             if isinstance(item, Exception):
