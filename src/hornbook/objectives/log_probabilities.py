@@ -14,14 +14,19 @@ from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import labelled
 
-_SCORES_AT_ONCE = 2**24
+# On a CPU as few as the cross entropy makes at once (objective.py); accelerators want more, but here they hold them
+# in float32, with the gradients of two steps.
+_SCORES_AT_ONCE_CPU = 2**21
+_SCORES_AT_ONCE_ACCELERATOR = 2**24
+_MIN_CHUNK_TOKENS = 256
 
 
 def token_log_probabilities(model: Transformer, batch: Batch) -> Tensor:
     """(B,T): the log-probability in nats of each label, given what stands before it; 0 where there is none."""
     hidden_BTD = model(batch.input_ids, batch.position_ids, batch.document_ids)
     hidden_ND, labels_N = labelled(hidden_BTD, batch.labels)
-    n_at_once = max(1, _SCORES_AT_ONCE // model.head_weight.shape[0])
+    scores = _SCORES_AT_ONCE_CPU if hidden_BTD.device.type == "cpu" else _SCORES_AT_ONCE_ACCELERATOR
+    n_at_once = max(_MIN_CHUNK_TOKENS, scores // model.head_weight.shape[0])
     parts = [
         checkpoint(_log_probabilities, hidden, model.head_weight, labels, use_reentrant=False)
         for hidden, labels in zip(hidden_ND.split(n_at_once), labels_N.split(n_at_once), strict=True)

@@ -21,6 +21,7 @@ from hornbook.objectives.policy import RolloutBatch, group_advantages, token_wei
 from hornbook.recipe_training import ReinforceSection
 from hornbook.runtime import derive_seed
 from hornbook.stages.order import ShuffledOrder
+from hornbook.stages.training import EVALUATION_ROWS_AT_ONCE
 from hornbook.tokenizer.chat import END_OF_TURN
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -104,8 +105,10 @@ class Rollouts:
     @torch.no_grad()
     def _log_probabilities(self, model: Transformer, batch: RolloutBatch) -> Tensor:
         device = model.head_weight.device
+        starts = range(0, batch.n_rows, EVALUATION_ROWS_AT_ONCE)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            return token_log_probabilities(model, batch.to(device)).float().cpu()
+            parts = [batch.rows(start, start + EVALUATION_ROWS_AT_ONCE).to(device) for start in starts]
+            return torch.cat([token_log_probabilities(model, part).float().cpu() for part in parts])
 
     def _watch(self, is_unusable: Sequence[bool]) -> None:
         self._unusable_in_a_row = self._unusable_in_a_row + 1 if all(is_unusable) else 0
