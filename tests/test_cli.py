@@ -167,6 +167,7 @@ def test_a_mistyped_flag_is_answered_with_the_right_one(
     ("arguments", "message"),
     [
         (["rum"], "rum: is no command. Did you mean run?"),
+        (["run", "b\udcff.toml"], "b?.toml: is not UTF-8"),
         (["xyzzy"], "The commands are: run, plan, scale, reference, check"),
         (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["run", "recipe.yaml"], "recipe.yaml: is no recipe"),

@@ -73,6 +73,7 @@ def test_a_check_across_fields_is_silent_where_a_field_it_looks_at_is_wrong(
         ({"corpus.weights": [1, 2]}, "--corpus.weights", "one number for each of the 1 sources, but has 2"),
         ({"corpus.weights": [0.0]}, "--corpus.weights", "must not all be 0"),
         ({"tokenizer.vocab_size": 200}, "--tokenizer.vocab_size", "must be at least 263"),
+        ({"tokenizer.vocab_size": 263, "tokenizer.special_tokens": "<x>"}, "--tokenizer.vocab_size", "264 or more"),
     ],
 )
 def test_fields_that_do_not_fit_together_are_named(
@@ -94,6 +95,11 @@ def test_an_override_replaces_what_the_file_says(write_recipe: WriteRecipe) -> N
     recipe = load_recipe(write_recipe(), {"pretrain.lr": 0.5, "corpus.filters.min_words": "off"})
     assert recipe.pretrain.lr == 0.5
     assert recipe.corpus.filters.min_words is None
+
+
+@pytest.mark.parametrize("word", ["none", "off", ["none"], ["off"]])
+def test_a_word_alone_or_in_a_list_stands_for_no_preset_of_filters(write_recipe: WriteRecipe, word: object) -> None:
+    assert load_recipe(write_recipe(), {"corpus.filters.preset": word}).corpus.filters.preset == ()
 
 
 def test_an_override_can_add_a_section(write_recipe: WriteRecipe) -> None:

@@ -77,6 +77,10 @@ def _complain(label: str, problem: Exception) -> None:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        readable = argument.encode("utf-8", "replace").decode()
+        if argument != readable:  # Python keeps such bytes, but nothing that holds them could be written down
+            raise UserError(f"{readable}: is not UTF-8. Spell it, or rename the file, in UTF-8.")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
     elif arguments[0] == "--version":

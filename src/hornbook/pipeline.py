@@ -241,7 +241,7 @@ STAGES = (
         settings=_corpus_settings,
         run=_run_corpus,
         sources=lambda recipe: (*recipe.corpus.source, *recipe.corpus.validation_source),
-        version=6,
+        version=7,
     ),
     Stage(
         name="tokenizer",
@@ -268,7 +268,7 @@ STAGES = (
         settings=_finetune_settings,
         run=_run_finetune,
         sources=lambda recipe: recipe.finetune.source if recipe.finetune else (),
-        version=5,
+        version=6,
     ),
     Stage(
         name="preference",
@@ -431,20 +431,25 @@ def _fingerprints(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, str]:
             "version": stage.version,
             "settings": stage.settings(recipe),
             "needs": {name: fingerprints[name] for name in stage.needs if name in fingerprints},
-            "files": _file_contents(stage.sources(recipe)),
+            "files": _file_contents(stage, recipe),
         }
         fingerprints[stage.name] = hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
     return fingerprints
 
 
-def _file_contents(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """Name and checksum of each of the user's files. Where they lie, and their dates, have no effect."""
-    patterns = [source.removeprefix("files:") for source in sources if source.startswith("files:")]
+def _file_contents(stage: Stage, recipe: Recipe) -> list[tuple[str, str]]:
+    """Name and checksum of each of the user's files. Where they lie, and their dates, have no effect.
+
+    So a file that a stage cannot read is found before any stage has begun.
+    """
+    patterns = [source.removeprefix("files:") for source in stage.sources(recipe) if source.startswith("files:")]
     if not patterns:
         return []
-    from hornbook.corpus.files import KINDS, TABLE_KINDS, find_files
+    from hornbook.corpus.files import KINDS, find_files
+    from hornbook.stages.rows import ROW_KINDS
 
-    found = [path for pattern in patterns for path in find_files(pattern, (*KINDS, *TABLE_KINDS))]
+    kinds = KINDS if stage.name == "corpus" else ROW_KINDS
+    found = [path for pattern in patterns for path in find_files(pattern, kinds)]
     return [(path.name, sha256_file(path)) for path in found]
 
 

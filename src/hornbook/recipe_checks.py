@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hornbook.recipe_data import SMALLEST_VOCAB_SIZE
+
 if TYPE_CHECKING:
     from hornbook.recipe import Recipe
     from hornbook.recipe_data import CorpusSection, ModelSection
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 def problems_across_fields(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     """Problems between fields, each as (all the fields looked at, what is wrong with the first)."""
     yield from _corpus_problems(recipe.corpus)
+    yield from _tokenizer_problems(recipe)
     yield from _model_problems(recipe.model)
     yield from _origin_problems(recipe)
     for name, section in recipe.training_sections.items():
@@ -51,6 +54,19 @@ def _corpus_problems(corpus: "CorpusSection") -> Iterator[tuple[list[str], str]]
         )
     elif n_weights and not any(corpus.weights):
         yield ["corpus.weights", "corpus.source"], "must not all be 0: nothing would be left"
+
+
+def _tokenizer_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
+    tokenizer = recipe.tokenizer
+    if tokenizer.load_from is not None or recipe.origin is not None:
+        return
+    least = SMALLEST_VOCAB_SIZE + len(set(tokenizer.special_tokens))
+    if tokenizer.vocab_size < least:
+        yield (
+            ["tokenizer.vocab_size", "tokenizer.special_tokens"],
+            f"must be {least} or more, with {len(set(tokenizer.special_tokens))} special tokens of the recipe's own, "
+            f"but is {tokenizer.vocab_size}",
+        )
 
 
 def _model_problems(model: "ModelSection") -> Iterator[tuple[list[str], str]]:

@@ -184,11 +184,15 @@ class CorpusSection(Section):
     )
 
 
+SMALLEST_VOCAB_SIZE = 263
+"""256 bytes, the six special tokens that are always there, and one merge."""
+
+
 class TokenizerSection(Section):
     """How text is cut into tokens."""
 
     vocab_size: int = Field(
-        4096, ge=263, description="Number of tokens: the 256 bytes, the merges and the special tokens."
+        4096, ge=SMALLEST_VOCAB_SIZE, description="Number of tokens: the 256 bytes, the merges and the special tokens."
     )
     split_pattern: Literal["gpt2", "gpt4", "llama3", "qwen"] = Field(
         "llama3", description="Whose pattern cuts text into words before the merges are learned."

@@ -20,8 +20,9 @@ def off_as_none(value: Any) -> Any:
 
 
 def _presets(value: Any) -> Any:
-    """A word, or None, may stand for no preset at all."""
-    return () if value in (None, "none", SWITCHED_OFF) else as_tuple(value)
+    """A word, alone or as the only one of a list, or None, may stand for no preset at all."""
+    presets = as_tuple(value)
+    return () if presets in (None, ("none",), (SWITCHED_OFF,)) else presets
 
 
 def rule(description: str) -> Any:

@@ -26,16 +26,24 @@ def test_benchmarks_are_read_from_jsonl_and_csv_compressed_or_not(tmp_path: Path
     assert second.items == [Item("1", ("Two\nlines?", "Yes"))]
 
 
+def test_half_a_surrogate_pair_is_no_character_of_a_benchmark(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"question": "\\ud800 why?"}')
+    ((item,),) = (benchmark.items for benchmark in read_benchmarks([f"files:{tmp_path}/a.jsonl"]))
+    assert item.passages == ("? why?",)
+
+
 @pytest.mark.parametrize(
     ("pattern", "what"),
     [
         ("nowhere.jsonl", "names no benchmark"),
         ("files:nowhere.jsonl", "names no benchmark"),
-        ("files:bad.jsonl", "cannot be read"),
+        ("files:bad.jsonl", "bad.jsonl:3 cannot be read"),
+        ("files:deep.jsonl", "deep.jsonl:1 cannot be read"),
     ],
 )
 def test_a_benchmark_that_cannot_be_read_is_named(tmp_path, monkeypatch, pattern, what):
     monkeypatch.chdir(tmp_path)
-    Path("bad.jsonl").write_text("no json")
+    Path("bad.jsonl").write_text("{}\n\nno json")
+    Path("deep.jsonl").write_text("[" * 100_000)
     with pytest.raises(UserError, match=f"corpus.decontaminate_against: .*{what}"):
         read_benchmarks([pattern])

@@ -26,6 +26,7 @@ REPAIRS = [
     (cleaning.replace_personal_data, "mail a.b+c@mail.example.com!", "mail [EMAIL]!"),
     (cleaning.remove_special_characters, "50% of #1 & *2* is <3>", "50  of  1    2  is  3 "),
     (cleaning.remove_special_characters, "ok 👩\u200d👧 ™“¿Qué?” 年。", "ok    “¿Qué?” 年。"),
+    (cleaning.remove_special_characters, "go \U0001f3f4\U000e0067\U000e0062\U000e007f!", "go  !"),
     (cleaning.lowercase, "Ann ÉCOLE", "ann école"),
 ]
 

@@ -255,7 +255,9 @@ def test_near_duplicates_are_dropped_with_the_id_of_the_one_that_stays(tmp_path,
     assert {row["id"] for row in rows(tmp_path / "out", "documents")} == {
         f"families.jsonl:{line}" for line in range(1, 121, 3)
     }
-    dropped = {row["id"]: (row["reasons"], row["duplicate_of"]) for row in rows(tmp_path / "out", "dropped")}
+    repeats = rows(tmp_path / "out", "dropped")
+    dropped = {row["id"]: (row["reasons"], row["duplicate_of"]) for row in repeats}
+    assert {row["duplicate_of_source"] for row in repeats} == {f"files:{path}"}
     assert dropped["families.jsonl:6"] == (["near_duplicate"], "families.jsonl:4")
     assert dropped["families.jsonl:121"] == (["near_duplicate"], "families.jsonl:1")
     assert report["dropped"]["near_duplicate"]["documents"] == 81

@@ -4,15 +4,16 @@ import gzip
 import json
 import random
 
+import pyarrow
 import pyarrow.parquet
 import pytest
 
 from hornbook.corpus.benchmarks import Benchmark, Item, read_benchmarks
 from hornbook.corpus.curate import curate
-from hornbook.corpus.decontaminate import find_overlaps
+from hornbook.corpus.decontaminate import Receipt, find_overlaps
 from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.passages import index_passages
-from hornbook.recipe_data import CorpusSection, StoryworldSection
+from hornbook.recipe_data import CleaningSection, CorpusSection, StoryworldSection
 from hornbook.storyworld.corpus import write_documents
 from hornbook.storyworld.questions import held_out_questions
 
@@ -166,6 +167,46 @@ def test_the_receipt_says_which_document_gave_away_which_item(tmp_path, write_js
     assert removed["overlap"].startswith("a ferry carries 9 carts in one crossing")
     dropped = pyarrow.parquet.read_table(tmp_path / "out" / "dropped-00000.parquet").to_pylist()
     assert [(row["id"], row["reasons"]) for row in dropped] == [("train.jsonl:21", ["contaminated"])]
+
+
+def test_what_cleaning_does_to_documents_it_does_to_passages(tmp_path, write_jsonl, sound_text):
+    question = "Mara has $5.40 + $20 in her_purse, and a hat costs 3/4 of it: how much is left <after> she buys 1 hat?"
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": question}))
+    source = write_jsonl("train.jsonl", [*(sound_text(n) for n in range(50)), f"{sound_text(200)} {question} Go on."])
+    for preset in ("classic", "language_model", "none"):
+        report = curate(
+            CorpusSection(
+                source=f"files:{source}",
+                validation_fraction=0.2,
+                deduplicate="exact",
+                cleaning=CleaningSection(preset=preset),
+            ),
+            StoryworldSection(),
+            tmp_path / preset,
+            read_benchmarks([f"files:{tmp_path}/quiz.jsonl"]),
+        )
+        assert report["dropped"]["contaminated"]["documents"] == 1
+
+
+def test_the_receipt_tells_files_of_one_name_and_documents_of_one_id_apart(tmp_path):
+    questions = (
+        "How many sacks did the old miller carry over the bridge that day?",
+        "Who of the three sisters has the smallest garden behind the mill?",
+    )
+    for folder, question in zip("ab", questions, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text(json.dumps({"question": question}))
+    benchmarks = read_benchmarks([f"files:{tmp_path}/*/test.jsonl"])
+    passages = index_passages(benchmarks)
+    receipt = Receipt(benchmarks, passages)
+    overlaps = find_overlaps(plain_texts([questions[0], f"Well: {questions[0]}"]), passages)
+    receipt.add(pyarrow.table({"id": ["same", "same"], "source": ["s", "s"], "overlaps": overlaps}))
+    finished = receipt.finish()
+    assert [(entry["name"], entry["items_found"]) for entry in finished["benchmarks"]] == [
+        ("a/test.jsonl", 1),
+        ("b/test.jsonl", 0),
+    ]
+    assert finished["documents_removed"] == 2
 
 
 @pytest.mark.slow

@@ -18,6 +18,12 @@ def test_case_punctuation_and_blanks_make_no_difference():
     assert repeats(texts) == [False, True, False, True]
 
 
+def test_curly_quotes_and_long_dashes_are_punctuation_as_well():
+    texts = ['"Don\'t," she said--"no..."', "“Don’t,” she said—“no…”", "«Don´t», she said–‚no‘", "¿Don't she said no?"]
+    assert repeats(texts) == [False, True, True, False]
+    assert repeats(["年。", "年", "Größe", "Grösse"]) == [False, True, False, False]
+
+
 def test_the_key_is_the_same_on_every_machine():
     daft = load_daft()
     frame = daft.from_pydict({"text": ["The cat sat."]})

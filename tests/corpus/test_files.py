@@ -1,6 +1,7 @@
 """Files are found by path, folder, glob and URL, and opened as streams wherever they lie."""
 
 import gzip
+import os
 
 import pytest
 
@@ -23,6 +24,17 @@ def test_a_pattern_without_readable_files_is_refused(tmp_path, pattern):
     (tmp_path / "picture.png").write_bytes(b"")
     with pytest.raises(UserError, match="Hornbook reads txt, jsonl"):
         files.find_files(f"{tmp_path}/{pattern}")
+
+
+def test_no_pattern_at_all_is_not_the_current_folder():
+    with pytest.raises(UserError, match=r"^files: names no file"):
+        files.find_files("")
+
+
+def test_a_name_that_is_no_text_gives_ids_that_are(tmp_path):
+    named = tmp_path / os.fsdecode(b"b\xff.txt")
+    named.write_text("Once.")
+    assert files.places_of(files.find_files(str(tmp_path))) == ["b?.txt"]
 
 
 @pytest.mark.parametrize(

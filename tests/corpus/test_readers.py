@@ -59,6 +59,26 @@ def test_a_column_of_a_parquet_file_is_read(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("compression", [".gz", ".zst"])
+def test_a_parquet_file_that_was_compressed_as_a_whole_is_read(tmp_path, compression):
+    table = pyarrow.table({"text": TEXTS * 3000})
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, row_group_size=500)
+    path = write(tmp_path / f"a.parquet{compression}", sink.getvalue().to_pybytes())
+    assert [document.text for document in read(path)] == TEXTS * 3000
+    with pytest.raises(UserError, match="has no field 'story'; it has 'text'"):
+        readers.check_text_field(path, "story")
+
+
+def test_a_parquet_file_with_a_column_whose_name_is_no_text_is_damaged(tmp_path):
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS, "other": TEXTS}), sink, store_schema=False)
+    data = sink.getvalue().to_pybytes().replace(b"other", b"oth\xa2r")
+    (tmp_path / "a.parquet").write_bytes(data)
+    readers.check_text_field(tmp_path / "a.parquet", "text")
+    assert [document.problem for document in read(tmp_path / "a.parquet")] == ["damaged_file"]
+
+
 def test_an_html_file_is_one_document_in_whatever_encoding_it_has(tmp_path):
     page = '<html><head><meta charset="iso-8859-1"></head><body>Zoë</body></html>'
     (document,) = read(write(tmp_path / "a.html", page.encode("latin-1")))

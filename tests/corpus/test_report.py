@@ -70,6 +70,12 @@ def test_counts_and_bytes_add_up():
     assert set(report["dropped"]) == {"min_words", "min_stop_words", "duplicate"}
 
 
+def test_what_its_weight_leaves_out_had_passed_the_filters():
+    documents = [document("a"), document("b", reasons=["weight"]), document("c", reasons=["min_words"])]
+    steps = {step["step"]: step["documents"] for step in report_of(documents)["steps"]}
+    assert steps == {"read": 3, "cleaned": 3, "filtered": 2, "kept": 1}
+
+
 def test_samples_are_ten_from_all_over_the_run_whatever_its_order_and_tables():
     documents = many(2000)
     report = report_of(documents)

@@ -1,6 +1,7 @@
 """The engine: the textbook's ids, with and without the accelerator, for awkward and for real text."""
 
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,15 @@ def test_a_long_run_of_blanks_does_not_change_what_stands_around_it(texts: list[
     textbook, vocabulary = learned(texts, "llama3")
     text = f"{texts[0]}\n{' ' * 70_000}the lamp's"
     assert Engine(vocabulary).encode(text) == textbook.encode(text)
+
+
+def test_long_runs_of_blanks_are_looked_at_once() -> None:
+    """Looked at from each of its blanks anew, this text took half a minute; it takes some milliseconds."""
+    vocabulary = read_vocabulary(compose([], bpe.SPLIT_PATTERNS["llama3"]))
+    text = (" " * 65_000 + "x") * 5
+    started = time.process_time()
+    assert Engine(vocabulary).encode(text) == [vocabulary.ids[bytes([byte])] for byte in text.encode()]
+    assert time.process_time() - started < 10
 
 
 def test_special_tokens_are_made_only_when_asked_for(texts: list[str]) -> None:

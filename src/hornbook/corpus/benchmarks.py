@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hornbook.corpus.files import expanded
+from hornbook.corpus.files import expanded, places_of
 from hornbook.errors import UserError
 
 
@@ -21,7 +21,7 @@ class Item(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """What a model will be asked."""
+    """What a model will be asked, under a name that no other of a recipe has."""
 
     name: str
     items: Sequence[Item]
@@ -32,10 +32,10 @@ def read_benchmarks(patterns: Iterable[str]) -> list[Benchmark]:
 
     Raises UserError where a pattern stands for no such file, or where a file cannot be read as what it is called.
     """
+    paths = list(dict.fromkeys(path for pattern in patterns for path in benchmark_files(pattern)))
     return [
-        Benchmark(path.name, [Item(str(row), tuple(_texts(value))) for row, value in _rows(path)])
-        for pattern in patterns
-        for path in benchmark_files(pattern)
+        Benchmark(name, [Item(str(row), tuple(_texts(value))) for row, value in _rows(path)])
+        for name, path in zip(places_of(paths), paths, strict=True)
     ]
 
 
@@ -59,22 +59,26 @@ def _suffix(path: Path) -> str:
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Each row with its number, from 1."""
+    number = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             if _suffix(path) == ".csv":
                 yield from enumerate(csv.DictReader(file), start=1)
             else:
-                yield from ((number, json.loads(line)) for number, line in enumerate(file, start=1) if line.strip())
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as problem:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, json.loads(line)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError, csv.Error) as problem:
+        place = f"{path}:{number}" if number else str(path)
         raise UserError(
-            f"corpus.decontaminate_against: {path} cannot be read ({problem}). Each line of a jsonl file must be JSON."
+            f"corpus.decontaminate_against: {place} cannot be read ({problem}). Each line of a jsonl file must be JSON."
         ) from None
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All strings in a row, however deep."""
+    """All strings in a row, however deep. Half of a surrogate pair, which JSON can spell, is no character."""
     if isinstance(value, str):
-        yield value
+        yield value.encode("utf-8", "replace").decode()
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _texts(inner)

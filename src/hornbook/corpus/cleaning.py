@@ -74,8 +74,8 @@ _CONTROL_CHARACTERS = (
     r"\x{feff}\x{fff0}-\x{fffc}\x{fffe}\x{ffff}\x{fdd0}-\x{fdef}\x{e000}-\x{f8ff}\x{e0000}-\x{e007f}"
     r"\x{f0000}-\x{10ffff}]"
 )
-# Symbols and the signs of mark-up and code; joiners and variants only occur within symbols here.
-_SPECIAL_CHARACTERS = r"[\p{S}#%&*/@\\_{}§¶†‡•\x{200d}\x{20e3}\x{fe0e}\x{fe0f}\x{fffd}]+"
+# Symbols and the signs of mark-up and code; joiners, variants and tags only occur within symbols here.
+_SPECIAL_CHARACTERS = r"[\p{S}#%&*/@\\_{}§¶†‡•\x{200d}\x{20e3}\x{fe0e}\x{fe0f}\x{fffd}\x{e0020}-\x{e007f}]+"
 # Runs of blanks that are not one plain blank; spelled out, because \s takes longer.
 _ODD_BLANK = r"\t\x0b\x0c\r\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{202f}\x{205f}\x{2028}\x{2029}\x{3000}"
 _BLANKS = rf" ?[{_ODD_BLANK}][ {_ODD_BLANK}]*|  [ {_ODD_BLANK}]*"

@@ -59,7 +59,8 @@ def curate(
     """Write the curated corpus into `folder`, and return the report that is written beside it.
 
     The folder gets `documents-*.parquet` (id, source, split, text, n_bytes, generator_bits; as often as the weight of
-    its source takes a document), `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of), `report.json` and
+    its source takes a document), `dropped-*.parquet` (id, source, reasons, excerpt, duplicate_of,
+    duplicate_of_source), `report.json` and
     `histograms.svg`. `generator_bits` is -log2 of a text's exact probability where the storyworld wrote it and
     cleaning gave it back unchanged, else null; `duplicate_of` is the id of the
     document that a repeat repeats. Where there are benchmarks, `decontamination.json` says what was removed because
@@ -81,7 +82,7 @@ def curate(
     for leftover in [*folder.glob("documents-*.parquet"), *folder.glob("dropped-*.parquet")]:
         leftover.unlink()
     staging = Staging(folder / ".staging", _inputs(corpus, world, benchmarks))
-    passages = index_passages(benchmarks)
+    passages = index_passages(benchmarks, corpus.cleaning)
     _stage(staging, corpus, world, passages, progress)
     if not staging.files:
         raise UserError("corpus.source: has no document at all. Give corpus.source some text.")
@@ -105,7 +106,7 @@ def curate(
 
 _BYTES_AT_ONCE = 64 * 2**20
 _KEPT_COLUMNS = ["id", "source", "split", "text", "n_bytes", "generator_bits"]
-_DROPPED_COLUMNS = ["id", "source", "reasons", "excerpt", "duplicate_of"]
+_DROPPED_COLUMNS = ["id", "source", "reasons", "excerpt", "duplicate_of", "duplicate_of_source"]
 
 
 def _inputs(corpus: CorpusSection, world: StoryworldSection, benchmarks: Sequence[Benchmark]) -> str:
@@ -208,26 +209,25 @@ def _part(documents: pyarrow.Table, survivors: Survivors) -> tuple[pyarrow.Table
     kept = documents.filter(pyarrow.array(is_kept)).append_column("split", split)
     kept = kept.append_column("times", pyarrow.array(times[is_kept]))
     dropped = documents.filter(pyarrow.array(~is_kept))
-    reasons, duplicate_of = [], []
+    reasons: list[list[str]] = []
+    duplicate_of: list[tuple[str, str] | tuple[None, None]] = []
     for row, n in zip(
         dropped.select(["problem", "reasons", "overlaps"]).to_pylist(), number[~is_kept].tolist(), strict=True
     ):
         if n >= 0 and survivors.repeats[n] < 0:
-            repeated = None
             reasons.append([mixing.NOT_TAKEN])
         elif n >= 0:
-            repeated = survivors.ids[int(survivors.repeats[n])]
-            reason = deduplicate.NEAR_DUPLICATE if survivors.is_near[n] else deduplicate.DUPLICATE
-            reasons.append([reason])
+            reasons.append([deduplicate.NEAR_DUPLICATE if survivors.is_near[n] else deduplicate.DUPLICATE])
         else:
-            repeated = None
             broken = row["reasons"] + ([CONTAMINATED] if row["overlaps"] else [])
             reasons.append([row["problem"]] if row["problem"] else broken)
-        duplicate_of.append(repeated)
+        is_repeat = n >= 0 and survivors.repeats[n] >= 0
+        duplicate_of.append(survivors.repeated[int(survivors.repeats[n])] if is_repeat else (None, None))
     excerpt = pyarrow.compute.utf8_slice_codeunits(dropped["text"], 0, EXCERPT_CHARACTERS)
     column = dropped.schema.get_field_index("reasons")
     dropped = dropped.set_column(column, "reasons", pyarrow.array(reasons, pyarrow.list_(pyarrow.string())))
-    dropped = dropped.append_column("duplicate_of", pyarrow.array(duplicate_of, pyarrow.string()))
+    for place, name in enumerate(("duplicate_of", "duplicate_of_source")):
+        dropped = dropped.append_column(name, pyarrow.array([of[place] for of in duplicate_of], pyarrow.string()))
     return kept, dropped.append_column("excerpt", excerpt)
 
 

@@ -137,10 +137,12 @@ class Receipt:
         self._benchmarks = benchmarks
         self._passages = passages
         self._removed: list[dict[str, Any]] = []
+        self._n_documents = 0
 
     def add(self, dropped: pyarrow.Table) -> None:
         """Note the documents of a table (id, source, overlaps) that give something away."""
         touched = dropped.filter(pyarrow.compute.greater(pyarrow.compute.list_value_length(dropped["overlaps"]), 0))
+        self._n_documents += len(touched)
         for row in touched.select(["id", "source", "overlaps"]).to_pylist():
             for overlap in row["overlaps"]:
                 number, item = self._passages.item[overlap["passage"]]
@@ -175,6 +177,6 @@ class Receipt:
                 }
                 for number, benchmark in enumerate(self._benchmarks)
             ],
-            "documents_removed": len({(entry["source"], entry["document"]) for entry in self._removed}),
+            "documents_removed": self._n_documents,
             "removed": self._removed,
         }

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy
 import pyarrow
 
+from hornbook.corpus.cleaning import clean
 from hornbook.corpus.engine import load_daft
+from hornbook.recipe_data import CleaningSection
 
 if TYPE_CHECKING:
     from daft import Expression
@@ -20,19 +22,27 @@ if TYPE_CHECKING:
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 
+_PUNCTUATION_BEYOND_ASCII = r"[[\p{P}´]&&[^\x00-\x7f]]"
+
 
 def plain(text: "Expression") -> "Expression":
-    """The words of a text: in small letters, without ASCII's punctuation, parted by single blanks."""
-    return load_daft().functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
+    """The words of a text: in small letters, without punctuation, parted by single blanks.
+
+    Curly quotes and long dashes go as their plain kin do, or a text would be another one where only they differ.
+    """
+    functions = load_daft().functions
+    text = functions.regexp_replace(text, _PUNCTUATION_BEYOND_ASCII, "")
+    return functions.normalize(text, remove_punct=True, lowercase=True, nfd_unicode=True, white_space=True)
 
 
-def plain_texts(texts: Sequence[str]) -> pyarrow.Array:
-    """The words of some texts that are at hand, as `plain` gives them."""
+def plain_texts(texts: Sequence[str], cleaning: CleaningSection | None = None) -> pyarrow.Array:
+    """The words of some texts that are at hand, as `plain` gives them; cleaned first, where `cleaning` says how."""
     daft = load_daft()
-    column = pyarrow.array(texts, pyarrow.large_string())
-    return (
-        daft.from_arrow(pyarrow.table({"text": column})).select(plain(daft.col("text"))).to_arrow()[0].combine_chunks()
-    )
+    text = daft.col("text")
+    if cleaning is not None:
+        text = clean(text, daft.lit(False), cleaning)
+    frame = daft.from_arrow(pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string())}))
+    return frame.select(plain(text).alias("text")).to_arrow()[0].combine_chunks()
 
 
 def text_key(plain_text: "Expression") -> "Expression":

@@ -40,6 +40,8 @@ def find_files(pattern: str, kinds: Sequence[str] = KINDS) -> list[Path]:
 
     Raises UserError where there is none.
     """
+    if not pattern:
+        raise UserError("files: names no file. Write files:PATH_OR_GLOB; files:. is the current folder.")
     path = expanded(pattern)
     if path.is_dir():
         found = [p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)]
@@ -101,7 +103,8 @@ def places_of(locations: Sequence[Location]) -> list[str]:
     ]
     folders = zip(*(of_one[:-1] for of_one in parts), strict=False)
     n_shared = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, folders))
-    return ["/".join(of_one[n_shared:]) for of_one in parts]
+    # A name on a disk may be no UTF-8 at all, and then it could not be written down.
+    return ["/".join(of_one[n_shared:]).encode("utf-8", "replace").decode() for of_one in parts]
 
 
 def kind_of(location: Location) -> str:

@@ -27,6 +27,7 @@ from hornbook.corpus.benchmarks import Benchmark
 from hornbook.corpus.deduplicate import plain_texts
 from hornbook.corpus.ngrams import ngrams
 from hornbook.corpus.short_passages import MIN_PASSAGE_WORDS, ShortPassage
+from hornbook.recipe_data import CleaningSection
 
 RUN_WORDS = 4
 MIN_RUNS = MIN_PASSAGE_WORDS - RUN_WORDS + 1
@@ -63,14 +64,18 @@ class Passages:
     may_occur: numpy.ndarray
 
 
-def index_passages(benchmarks: Iterable[Benchmark]) -> Passages:
-    """Index what is distinctive of each passage; those of which too little is left cannot be found."""
+def index_passages(benchmarks: Iterable[Benchmark], cleaning: CleaningSection | None = None) -> Passages:
+    """Index what is distinctive of each passage; those of which too little is left cannot be found.
+
+    cleaning: how the documents are cleaned in which they are looked for. What it does to a document it must do to the
+    passages as well: "$5.40" is "5 40" after the classic one, and "540" without.
+    """
     items: list[tuple[int, int]] = []
     short: dict[int, ShortPassage] = {}
     parts = [_empty_part()]
     for number, benchmark in enumerate(benchmarks):
         named = [(n, passage) for n, item in enumerate(benchmark.items) for passage in item.passages]
-        own, own_short, part = _index_benchmark(named, len(items))
+        own, own_short, part = _index_benchmark(named, len(items), cleaning)
         items += [(number, item) for item in own]
         short |= own_short
         parts.append(part)
@@ -88,7 +93,7 @@ def _empty_part() -> tuple[numpy.ndarray, ...]:
 
 
 def _index_benchmark(
-    named: list[tuple[int, str]], first: int
+    named: list[tuple[int, str]], first: int, cleaning: CleaningSection | None
 ) -> tuple[list[int], dict[int, ShortPassage], tuple[numpy.ndarray, ...]]:
     """The items whose passages can be found, the words of the short ones, and columns for `Passages`.
 
@@ -97,7 +102,8 @@ def _index_benchmark(
     if not named:
         return [], {}, _empty_part()
     distinct: dict[str, int] = {}
-    for (item, _), text in zip(named, plain_texts([text for _, text in named]).to_pylist(), strict=True):
+    plain = plain_texts([text for _, text in named], cleaning).to_pylist()
+    for (item, _), text in zip(named, plain, strict=True):
         distinct.setdefault(text, item)
     words = [text.split() for text in distinct]
     n_words = numpy.array([len(of_one) for of_one in words])

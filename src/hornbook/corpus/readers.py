@@ -5,11 +5,15 @@ text, with the place where it stands. The exceptions are a field that a whole fi
 recipe is wrong, and a connection that breaks, because then the next run gets what this one would miss.
 """
 
+import gzip
 import io
 import itertools
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow
@@ -33,8 +37,9 @@ MAX_JSON_FILE_BYTES = 256 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PARQUET_ROWS_AT_ONCE = 256
 RECORDS_LOOKED_AT_FOR_FIELDS = 100
-# What the readers raise where a file ends early, is no archive of its kind, or may not be read.
-_DAMAGE = (OSError, EOFError, zlib.error, pyarrow.ArrowException)
+# What the readers raise where a file ends early, is no archive of its kind, or may not be read; the last where a name
+# in a parquet file is not UTF-8.
+_DAMAGE = (OSError, EOFError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 
 
 def check_text_field(location: Location, text_field: str) -> None:
@@ -162,13 +167,26 @@ def _html_document(file: ByteStream, name: str) -> RawDocument:
 
 def _parquet_documents(file: ByteStream, name: str, text_field: str) -> Iterator[RawDocument]:
     number = 0
-    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS_AT_ONCE, columns=[text_field]):
-        if batch.num_columns == 0:
-            yield set_aside(name, "no_text_field")
-            return
-        for value in _values(batch.column(0)):
-            number += 1
-            yield _record_document(f"{name}:{number}", {text_field: value}, text_field)
+    with _parquet_file(file) as opened:
+        for batch in opened.iter_batches(PARQUET_ROWS_AT_ONCE, columns=[text_field]):
+            if batch.num_columns == 0:
+                yield set_aside(name, "no_text_field")
+                return
+            for value in _values(batch.column(0)):
+                number += 1
+                yield _record_document(f"{name}:{number}", {text_field: value}, text_field)
+
+
+@contextmanager
+def _parquet_file(file: ByteStream) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Parquet is read from its end on. Where it was compressed as a whole it is unpacked on the disk first: one kind
+    cannot go back at all, the other begins anew each time."""
+    if isinstance(file, gzip.GzipFile) or not file.seekable():
+        with tempfile.TemporaryFile() as unpacked:
+            shutil.copyfileobj(file, unpacked)
+            yield pyarrow.parquet.ParquetFile(unpacked)
+    else:
+        yield pyarrow.parquet.ParquetFile(file)
 
 
 def _values(column: pyarrow.Array) -> list[Any]:
@@ -254,7 +272,8 @@ def _fields_of_records(location: Location) -> Iterator[list[str]]:
         return
     with open_file(location) as file:
         if kind == ".parquet":
-            yield pyarrow.parquet.ParquetFile(file).schema_arrow.names
+            with _parquet_file(file) as opened:
+                yield opened.schema_arrow.names
         else:
             for _, record in _json_records(file, "", kind):
                 if isinstance(record, dict):

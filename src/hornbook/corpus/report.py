@@ -15,6 +15,7 @@ import pyarrow.compute
 
 from hornbook.corpus.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from hornbook.corpus.histograms import Histograms
+from hornbook.corpus.mixing import NOT_TAKEN
 from hornbook.corpus.report_quality import Quality
 from hornbook.corpus.sampling import draws
 from hornbook.recipe_data import CorpusSection
@@ -65,10 +66,10 @@ class ReportWriter:
         """
         documents, n_bytes = self._documents, self._bytes
         known_bytes = n_bytes["validation_with_generator_bits"]
-        for repeats in (self._lost[reason] for reason in (DUPLICATE, NEAR_DUPLICATE) if reason in self._lost):
-            documents["repeats"] += repeats.documents
-            n_bytes["repeats"] += repeats.bytes
-        steps = {"read": ["read"], "cleaned": ["cleaned"], "filtered": ["kept", "repeats"], "kept": ["kept"]}
+        for sound in (self._lost[reason] for reason in (DUPLICATE, NEAR_DUPLICATE, NOT_TAKEN) if reason in self._lost):
+            documents["sound"] += sound.documents
+            n_bytes["sound"] += sound.bytes
+        steps = {"read": ["read"], "cleaned": ["cleaned"], "filtered": ["kept", "sound"], "kept": ["kept"]}
         return {
             "documents": {
                 "read": documents["read"],

@@ -20,14 +20,14 @@ class Survivors:
         repeats: for each the number, within these arrays, of the kept document that it repeats, or -1.
         is_near: whether it repeats that one only nearly.
         is_validation: whether it belongs to the validation split.
-        ids: the ids of the documents that are repeated, by their number.
+        repeated: id and source of each document that is repeated, by its number.
     """
 
     index: numpy.ndarray
     repeats: numpy.ndarray
     is_near: numpy.ndarray
     is_validation: numpy.ndarray
-    ids: dict[int, str]
+    repeated: dict[int, tuple[str, str]]
 
 
 def find_survivors(staging: Staging, corpus: CorpusSection) -> Survivors:
@@ -65,6 +65,8 @@ def find_survivors(staging: Staging, corpus: CorpusSection) -> Survivors:
         is_validation = key < numpy.uint64(corpus.validation_fraction * 2**64)
         if len(key) and not is_validation[repeats < 0].any():
             is_validation = key == key[repeats < 0].min()
-    repeated = numpy.unique(repeats[repeats >= 0])
-    ids = staging.column("id").take(pyarrow.array(positions[repeated])).to_pylist()
-    return Survivors(index[positions], repeats, is_near, is_validation, dict(zip(repeated.tolist(), ids, strict=True)))
+    numbers = numpy.unique(repeats[repeats >= 0])
+    rows = pyarrow.array(positions[numbers])
+    named = [staging.column(name).take(rows).to_pylist() for name in ("id", "source")]
+    repeated = dict(zip(numbers.tolist(), zip(*named, strict=True), strict=True))
+    return Survivors(index[positions], repeats, is_near, is_validation, repeated)

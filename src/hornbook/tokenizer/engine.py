@@ -29,7 +29,9 @@ from hornbook.tokenizer.tokenizer_json import Vocabulary, compose
 _LETTERS_FIRST = r" ?\p{L}+|"
 # tiktoken gives up at a longer stretch of white space.
 _LONGEST_BLANK = 2**16
-_LONG_BLANK = re.compile(rf"\s{{{_LONGEST_BLANK}}}")
+# Looked for from the first blank of each stretch alone, or many stretches that are long but short enough would take
+# time that grows with the square of their length.
+_LONG_BLANK = re.compile(rf"(?<!\s)\s{{{_LONGEST_BLANK}}}")
 _BYTES_PER_ACCELERATOR = 2**29
 
 
