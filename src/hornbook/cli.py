@@ -226,6 +226,7 @@ def _serve(arguments: Sequence[str]) -> None:
         rows=options.rows,
         waiting=options.queue,
         seconds=options.seconds,
+        context_tokens=options.context,
     )
     key = os.environ.get("HORNBOOK_API_KEY") or None
     engine_options = EngineOptions(options.precision, options.int8, options.drafts)

@@ -184,6 +184,14 @@ class ServeOptions:
     max_tokens: Annotated[int, arg(help="Tokens of an answer, at most.")] = 2048
     max_body_bytes: Annotated[int, arg(help="Bytes of a request, at most.")] = 1_000_000
     seconds: Annotated[float, arg(help="Until an answer must be done; later it ends with status 504.")] = 120.0
+    context: Annotated[
+        int | None,
+        arg(
+            metavar="TOKENS",
+            help="Of a prompt and its answer together; fewer take less memory.",
+            help_behavior_hint="(default: the model's)",
+        ),
+    ] = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], arg(help="What to compute in; auto: bfloat16 where it is fast.")
     ] = "auto"

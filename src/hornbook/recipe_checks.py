@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hornbook.recipe_data import SMALLEST_VOCAB_SIZE
-
 if TYPE_CHECKING:
     from hornbook.recipe import Recipe
     from hornbook.recipe_data import CorpusSection, ModelSection
@@ -60,12 +58,11 @@ def _tokenizer_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     tokenizer = recipe.tokenizer
     if tokenizer.load_from is not None or recipe.origin is not None:
         return
-    least = SMALLEST_VOCAB_SIZE + len(set(tokenizer.special_tokens))
-    if tokenizer.vocab_size < least:
+    if tokenizer.vocab_size < tokenizer.least_vocab_size:
         yield (
             ["tokenizer.vocab_size", "tokenizer.special_tokens"],
-            f"must be {least} or more, with {len(set(tokenizer.special_tokens))} special tokens of the recipe's own, "
-            f"but is {tokenizer.vocab_size}",
+            f"must be {tokenizer.least_vocab_size} or more, with {len(set(tokenizer.special_tokens))} special tokens "
+            f"of the recipe's own, but is {tokenizer.vocab_size}",
         )
 
 

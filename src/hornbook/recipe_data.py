@@ -184,7 +184,7 @@ class CorpusSection(Section):
     )
 
 
-SMALLEST_VOCAB_SIZE = 263
+_SMALLEST_VOCAB_SIZE = 263
 """256 bytes, the six special tokens that are always there, and one merge."""
 
 
@@ -192,7 +192,7 @@ class TokenizerSection(Section):
     """How text is cut into tokens."""
 
     vocab_size: int = Field(
-        4096, ge=SMALLEST_VOCAB_SIZE, description="Number of tokens: the 256 bytes, the merges and the special tokens."
+        4096, ge=_SMALLEST_VOCAB_SIZE, description="Number of tokens: the 256 bytes, the merges and the special tokens."
     )
     split_pattern: Literal["gpt2", "gpt4", "llama3", "qwen"] = Field(
         "llama3", description="Whose pattern cuts text into words before the merges are learned."
@@ -209,6 +209,11 @@ class TokenizerSection(Section):
         "or GPT-2's vocab.bpe and encoder.json. It keeps its ids; special tokens that it lacks come after them. "
         "vocab_size then only serves the plan. Default: learn one.",
     )
+
+    @property
+    def least_vocab_size(self) -> int:
+        """With room for the recipe's own special tokens."""
+        return _SMALLEST_VOCAB_SIZE + len(set(self.special_tokens))
 
 
 class RopeScalingSection(Section):

@@ -11,6 +11,7 @@ import pytest
 from hornbook.errors import UserError
 from hornbook.inference import commands
 from hornbook.inference.commands import Writing, chat, sample, text_pieces
+from hornbook.inference.examples import example_questions
 from hornbook.inference.load import load_engine
 from hornbook.tokenizer.chat import Message, render
 from hornbook.tokenizer.tokenizer import Tokenizer
@@ -113,6 +114,21 @@ def test_chat_asks_an_example_as_the_beginning_of_a_new_conversation(
         for text in ("mat", "cat", "sat", "cat")
     ]
     assert scripted.asked == expected
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"cat": 1},
+        [1],
+        [{"messages": "cat"}],
+        [{"messages": [{"role": "user", "content": None}]}],
+        [{"messages": [{"role": "assistant", "content": "mat"}]}],
+    ],
+)
+def test_there_are_no_examples_where_none_can_be_read(run: Path, kept: Any):
+    (run / "finetune" / "answers.json").write_text(json.dumps(kept))
+    assert example_questions(run) == []
 
 
 def test_chat_takes_no_command_for_a_question(

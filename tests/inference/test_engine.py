@@ -100,6 +100,13 @@ def test_generation_ends_where_the_context_is_full(make_engine: Callable[..., En
     assert (len(long), len(short)) == (28, 45)
 
 
+def test_more_tokens_than_any_context_holds_can_be_asked_for(make_engine: Callable[..., Engine]):
+    engine = make_engine(end_of_text_id=NEVER_STOP)
+    written = engine.generate([[1] * 20], 10**11, temperature=1.0, seed=3)
+    assert len(written[0]) == 28
+    assert written == engine.generate([[1] * 20], 28, temperature=1.0, seed=3)
+
+
 def test_a_prompt_that_leaves_no_room_loses_its_beginning(make_engine: Callable[..., Engine]):
     engine = make_engine(end_of_text_id=NEVER_STOP)
     prompt = torch.randint(60, (100,)).tolist()

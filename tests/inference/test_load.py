@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from hornbook.errors import UserError
+from hornbook.inference.commands import Writing, sample
 from hornbook.inference.load import EngineOptions, find_model, load_engine
 from hornbook.model.huggingface import save_pretrained
 from hornbook.model.transformer import Transformer
@@ -64,3 +66,42 @@ def test_a_tokenizer_of_another_model_is_refused(
     save_pretrained(make_model(vocab_size=50), folder, end_of_text_id=49, pad_id=48)
     with pytest.raises(UserError, match=f"has {tokenizer.vocab_size} tokens, but the model has 50"):
         load_engine(folder)
+
+
+@pytest.fixture
+def named_otherwise(run: Path) -> Path:
+    """The folder of a model whose tokenizer calls its end of text as none of ours does."""
+    folder = run / "pretrain" / "final"
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("<|endoftext|>", "</s>"), encoding="utf-8")
+    return folder
+
+
+def without_end_of_text(file: Path) -> None:
+    settings = json.loads(file.read_text())
+    del settings["eos_token_id"]
+    file.write_text(json.dumps(settings))
+
+
+def test_where_the_tokenizer_has_no_end_of_text_that_of_the_models_files_is_taken(
+    named_otherwise: Path, tokenizer: Tokenizer
+):
+    prompt = tokenizer.encode("Once upon")
+    expected = load_engine(named_otherwise).generate([prompt], 5)[0]
+    end = expected[3]
+    generation = named_otherwise / "generation_config.json"
+    generation.write_text(json.dumps({"eos_token_id": [end, tokenizer.end_of_text_id]}))
+    assert load_engine(named_otherwise).end_ids == [end, tokenizer.end_of_text_id]
+    assert load_engine(named_otherwise).generate([prompt], 5)[0] == expected[: expected.index(end)]
+    without_end_of_text(generation)
+    assert load_engine(named_otherwise).end_ids == [tokenizer.end_of_text_id]
+
+
+def test_a_model_without_any_end_of_text_is_refused_before_anything_is_printed(
+    named_otherwise: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("generation_config.json", "config.json"):
+        without_end_of_text(named_otherwise / name)
+    with pytest.raises(UserError, match=r"nothing says which token ends a text: .* eos_token_id in generation_config"):
+        sample(named_otherwise, "Once upon", Writing(5))
+    assert capsys.readouterr().out == ""

@@ -19,6 +19,16 @@ def test_temperature_zero_takes_the_best_token():
     assert shares(Sampling(temperature=0.0)) == [0, 1, 0, 0]
 
 
+def test_a_temperature_next_to_zero_takes_the_best_token():
+    assert shares(Sampling(temperature=1e-40)) == [0, 1, 0, 0]
+    assert shares(Sampling(temperature=1e-5)) == [0, 1, 0, 0]
+
+
+def test_scores_as_large_as_numbers_go_are_drawn_from():
+    scores = torch.tensor([[1.0, 3.0, 2.0]]) * 1e38
+    assert Sampling(temperature=0.1).choose(scores, torch.tensor([0.5])).tolist() == [1]
+
+
 def test_temperature_one_draws_with_the_models_probabilities():
     assert shares(Sampling(temperature=1.0)) == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=2e-4)
 
@@ -64,7 +74,9 @@ def test_the_extreme_random_numbers_choose_possible_tokens():
         ({"top_p": 0.0}, "top_p: must be above 0"),
         ({"top_p": 1.5}, "top_p: must be above 0"),
         ({"min_p": 1.5}, "min_p: must be from 0 to 1"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty: must be above 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty: must be from 0.01 to 100, but is 0.0"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty: must be from 0.01 to 100"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty: must be from 0.01 to 100"),
     ],
 )
 def test_options_out_of_their_range_are_the_users_mistake(options: dict[str, float], complaint: str):

@@ -104,6 +104,24 @@ def test_a_conversation_that_no_longer_fits_loses_its_oldest_turns_where_that_is
     assert short.headers["X-Messages-Left-Out"] == "0"
 
 
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_text_is_encoded_beside_the_loop_that_serves_other_clients(
+    serve: Serve, engine: Engine, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    encode, threads = engine.tokenizer.encode, []
+
+    def noted(text: str) -> list[int]:
+        threads.append(threading.current_thread().name)
+        return encode(text)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", noted)
+    body = {"messages": ASK, "truncation": "auto"} if path.startswith("chat") else {"prompt": "Once upon"}
+    with serve() as client:
+        assert client.post(f"/v1/{path}", json=body | {"max_tokens": 2}).status_code == 200
+    assert threads
+    assert all(name.startswith("asyncio_") for name in threads)
+
+
 def test_the_openai_client_works_unchanged(serve: Serve, engine: Engine):
     openai = pytest.importorskip("openai")
     with serve(api_key="sesame") as client:
@@ -186,6 +204,73 @@ def test_rubbish_is_refused_with_a_reason_and_the_server_goes_on(serve: Serve):
         assert gauge(client, "requests_active") == gauge(client, "requests_waiting") == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "reason"),
+    [
+        ("completions", {"stream_options": {"include_usage": True}}, "stream_options has no effect without stream"),
+        ("chat/completions", {"stream_options": {}}, "stream_options has no effect without stream"),
+        ("chat/completions", {"top_logprobs": 3}, "top_logprobs has no effect without logprobs"),
+        ("chat/completions", {"top_logprobs": 3, "logprobs": False}, "top_logprobs has no effect without logprobs"),
+        ("chat/completions", {"max_tokens": 2, "max_completion_tokens": 2}, "two names of one limit"),
+        ("completions", {"repetition_penalty": 1e-9}, "repetition_penalty: Input should be greater than or equal to 0"),
+        ("completions", {"prompt": ""}, "prompt: String should have at least 1 character"),
+        ("completions", {"prompt": ["a", []]}, "prompt.1: List should have at least 1 item"),
+        ("completions", {"prompt": None}, "prompt: Input should be a valid string or a valid list"),
+        ("completions", {"stop": 3, "n": 0}, "stop: Input should be a valid string or a valid list; n: "),
+        (
+            "chat/completions",
+            {"messages": [*ASK, {"role": "assistant", "content": None}, *ASK]},
+            "messages.1.content: Input should be a valid string or a valid list",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text: Field required",
+        ),
+        ("chat/completions", {"messages": [{"role": "user", "content": ""}]}, "Message 1, from user, has no text"),
+    ],
+)
+def test_the_reason_of_a_refusal_is_a_sentence_about_the_field(
+    serve: Serve, path: str, fields: dict[str, Any], reason: str
+):
+    needed = {"messages": ASK} if path.startswith("chat") else {"prompt": "Once"}
+    with serve() as client:
+        refused = client.post(f"/v1/{path}", json=needed | fields)
+    assert refused.status_code == 400
+    assert reason in refused.json()["error"]["message"]
+    assert "[" not in refused.json()["error"]["message"]
+
+
+def test_the_description_says_what_must_not_be_empty(serve: Serve):
+    with serve() as client:
+        described = client.get("/openapi.json").json()["components"]["schemas"]
+        answered = [*ASK, {"role": "assistant", "content": ""}, *ASK]
+        assert client.post("/v1/chat/completions", json={"messages": answered, "max_tokens": 2}).status_code == 200
+    text, _, several = described["CompletionRequest"]["properties"]["prompt"]["anyOf"]
+    assert text["minLength"] == several["items"]["anyOf"][0]["minLength"] == 1
+    message = described["ChatMessage"]
+    assert message["if"]["properties"]["role"] == {"const": "assistant"}
+    assert message["else"]["properties"]["content"] == {"minLength": 1, "minItems": 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("Bearer sésame".encode(), 200),
+        ("Bearer sésame".encode("latin-1"), 200),
+        ("bearer   sésame".encode(), 200),
+        ("BEARER sésame".encode(), 200),
+        (b"Bearer s?same", 401),
+        (b"Bearer sesame", 401),
+        (b"Bearer", 401),
+        (b"", 401),
+    ],
+)
+def test_a_key_is_known_however_its_characters_are_sent(serve: Serve, sent: bytes, status: int):
+    with serve(api_key="sésame") as client:
+        assert client.get("/v1/models", headers=[(b"authorization", sent)]).status_code == status
+
+
 def test_each_limit_has_its_status(serve: Serve):
     with serve(limits=Limits(body_bytes=500, new_tokens=20, rows=1, waiting=0)) as client:
         assert client.post("/v1/completions", json={"prompt": "x" * 600}).status_code == 413
@@ -220,7 +305,15 @@ def test_only_tokens_up_to_the_stop_string_are_counted(serve: Serve):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("rows", 0), ("new_tokens", 0), ("body_bytes", 0), ("waiting", -1), ("seconds", 0.0), ("seconds", float("inf"))],
+    [
+        ("rows", 0),
+        ("new_tokens", 0),
+        ("body_bytes", 0),
+        ("waiting", -1),
+        ("seconds", 0.0),
+        ("seconds", float("inf")),
+        ("context_tokens", 1),
+    ],
 )
 def test_limits_that_nothing_could_be_served_with_are_refused(option: str, value: float):
     with pytest.raises(UserError, match=r"^--\w+: must be"):
@@ -240,6 +333,51 @@ def test_an_address_that_is_in_use_is_refused(run: Path):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: cannot be listened on .*in use"):
             serve_module.serve(run, "127.0.0.1", port, Limits())
+
+
+def test_two_servers_do_not_load_models_for_one_port(run: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(serve_module, "load_engine", lambda *_: serve_module.serve(run, "127.0.0.1", port, Limits()))
+    with pytest.raises(UserError, match=f"--port {port}: cannot be listened on .*in use"):
+        serve_module.serve(run, "127.0.0.1", port, Limits())
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1"), ("::1", "http://[::1]")])
+def test_the_address_that_is_printed_can_be_opened(
+    run: Path, host: str, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(serve_module, "_listen", lambda *_: socket.socket())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    serve_module.serve(run, host, 8721, Limits())
+    assert f" {address}:8721/ " in capsys.readouterr().out
+
+
+def test_rows_that_the_memory_cannot_hold_are_refused_before_they_are_allocated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(UserError, match=r"^--rows 100000000: so many answers of 96 tokens.* 4,966\.4 GB .* are free"):
+        server_module.make_app(engine, "tiny", Limits(rows=10**8))
+    monkeypatch.setattr("hornbook.inference.cache.free_memory_bytes", lambda _: 600_000)
+    with pytest.raises(UserError, match=r"^--rows 16: .* smaller --context"):
+        server_module.make_app(engine, "tiny", Limits())
+    server_module.make_app(engine, "tiny", Limits(rows=10))
+    server_module.make_app(engine, "tiny", Limits(context_tokens=50))
+
+
+def test_the_context_that_is_served_is_the_one_that_was_named(serve: Serve):
+    with serve(limits=Limits(context_tokens=20)) as client:
+        assert client.get("/v1/models").json()["data"][0]["context_tokens"] == 20
+        long = client.post("/v1/completions", json={"prompt": [1] * 20})
+        full = client.post("/v1/completions", json={"prompt": [1] * 15, "max_tokens": 30})
+    assert "has 20 tokens, but the context holds 20 in all" in long.json()["error"]["message"]
+    assert full.json()["usage"]["completion_tokens"] == 5
+
+
+def test_a_context_beyond_the_models_is_refused(engine: Engine):
+    with pytest.raises(UserError, match=r"--context: must be at most 96, .* but is 97"):
+        server_module.make_app(engine, "tiny", Limits(context_tokens=97))
 
 
 def test_nothing_is_computed_any_more_for_a_client_that_has_left(serve: Serve, engine: Engine, slow_steps: None):
@@ -268,6 +406,45 @@ def slow_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         return scores
 
     monkeypatch.setattr(engine.model, "logits", slowly)
+
+
+@pytest.fixture
+def fifth_step_fails(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, calls = engine.model.logits, []
+
+    def sometimes(hidden: Any) -> Any:
+        calls.append(hidden)
+        if len(calls) == 5:
+            raise RuntimeError("out of memory")
+        return logits(hidden)
+
+    monkeypatch.setattr(engine.model, "logits", sometimes)
+
+
+BODY = {"prompt": "Once upon", "max_tokens": 30, "seed": 1}
+
+
+def test_a_model_that_fails_is_status_500_and_the_server_goes_on(
+    serve: Serve, fifth_step_fails: None, capfd: pytest.CaptureFixture[str]
+):
+    with serve() as client:
+        failed = client.post("/v1/completions", json=BODY)
+        assert client.post("/v1/completions", json=BODY).status_code == 200
+        counted = client.get("/metrics").text
+    assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
+    assert "out of memory" not in failed.text
+    assert 'requests_total{path="/v1/completions",status="500"} 1' in counted
+    assert "RuntimeError: out of memory" in capfd.readouterr().err
+
+
+def test_a_model_that_fails_in_the_middle_of_a_stream_ends_it_with_the_error(
+    serve: Serve, fifth_step_fails: None, capfd: pytest.CaptureFixture[str]
+):
+    with serve() as client:
+        *_, last = events(client.post("/v1/completions", json=BODY | {"stream": True}).text)
+        assert client.post("/v1/completions", json=BODY).status_code == 200
+    assert last["error"]["type"] == "server_error"
+    assert "RuntimeError: out of memory" in capfd.readouterr().err
 
 
 def test_many_clients_at_once_all_get_their_own_answer(serve: Serve, engine: Engine):

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hornbook.errors import UserError
@@ -127,3 +129,42 @@ def test_the_system_message_stays_whatever_leaves(tokenizer: Tokenizer):
 def test_a_single_message_is_kept_however_long_it_is(tokenizer: Tokenizer):
     messages = [{"role": "user", "content": "cat " * 100}]
     assert without_oldest(messages, tokenizer, room_tokens=60) == messages
+
+
+def plainly_without_oldest(messages: list[dict], tokenizer: Tokenizer, room_tokens: int) -> list[dict]:
+    """The definition: the oldest turn leaves, as often as the rest is still too long."""
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = messages[len(system) :]
+    while len(turns) > 1 and len(render([*system, *turns], tokenizer, add_generation_prompt=True)[0]) > room_tokens:
+        turns = turns[2:]
+    return [*system, *turns]
+
+
+@given(
+    texts=st.lists(st.sampled_from(["cat", "the cat sat on the mat", "東京 🙂", "hi<|end|>"]), min_size=1, max_size=13),
+    has_system=st.booleans(),
+    room_tokens=st.integers(0, 250),
+)
+@settings(max_examples=200)
+def test_what_leaves_is_what_the_plain_definition_leaves_out(
+    tokenizer: Tokenizer, texts: list[str], has_system: bool, room_tokens: int
+):
+    asked = texts[: len(texts) - (len(texts) + 1) % 2]
+    turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(asked)]
+    messages = [SYSTEM, *turns] if has_system else turns
+    expected = plainly_without_oldest(messages, tokenizer, room_tokens)
+    assert without_oldest(messages, tokenizer, room_tokens) == expected
+
+
+def test_no_message_is_encoded_twice_to_see_what_fits(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    encoded = []
+    monkeypatch.setattr(tokenizer, "encode", lambda text: encoded.append(text) or [0] * 5)
+    messages = [{"role": ("user", "assistant")[n % 2], "content": f"{n}"} for n in range(501)]
+    kept = without_oldest(messages, tokenizer, room_tokens=700)
+    assert len(kept) == 99
+    assert len(encoded) == len(set(encoded)) == 101
+
+
+def test_a_conversation_that_waits_for_no_answer_is_refused_before_anything_leaves_it(tokenizer: Tokenizer):
+    with pytest.raises(UserError, match="last message is not from the user"):
+        without_oldest([USER, ASSISTANT], tokenizer, room_tokens=1)

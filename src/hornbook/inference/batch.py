@@ -55,9 +55,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise UserError("the prompt is empty: the model needs at least one token to continue")
-        is_drawn = self.sampling.temperature > 0
-        generator = torch_generator(*self.seed)
-        self._uniforms = torch.rand(self.max_new_tokens, generator=generator).tolist() if is_drawn else []
+        n_drawn = 0 if self.sampling.is_greedy else self.max_new_tokens
+        self._uniforms = torch.rand(n_drawn, generator=torch_generator(*self.seed)).tolist()
         self._drafts = Drafts()
 
     def uniform(self, place: int) -> float:

@@ -14,15 +14,21 @@ saves time, not memory.
 Shapes: B rows, T new tokens, S old and new tokens, K kv heads, E head_dim.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
+from hornbook.training.memory import free_memory_bytes
 
 _WORTH_SHARING_TOKENS = 4
 """Copying less than this from another row costs as much as reading it again."""
+
+_CACHE_SHARE = 0.9
+"""How much of the free memory a cache may take; the rest is for computing."""
 
 
 class RowCache:
@@ -34,9 +40,8 @@ class RowCache:
     def __init__(
         self, config: ModelConfig, n_rows: int, capacity_tokens: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        # One column more than texts have takes what padding writes. Zeros, because a weight of 0 times
-        # whatever lay in the memory before need not be 0.
-        shape = (n_rows, config.n_kv_heads, capacity_tokens + 1, config.head_dim)
+        # Zeros, because a weight of 0 times whatever lay in the memory before need not be 0.
+        shape = _block_shape(config, n_rows, capacity_tokens)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
         self.window_tokens = config.window_tokens
@@ -157,6 +162,28 @@ class CacheRows:
     def _first_seen(self, window_tokens: int | None) -> int:
         """The first column that any of the new tokens sees."""
         return 0 if window_tokens is None else max(0, min(self._starts) + 1 - window_tokens)
+
+
+def check_room(
+    config: ModelConfig, n_rows: int, capacity_tokens: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Raise UserError where the free memory cannot hold a `RowCache` of this size.
+
+    The system may promise more than it has, and end the process without a word when it is used.
+    """
+    needed = 2 * config.n_layers * math.prod(_block_shape(config, n_rows, capacity_tokens)) * dtype.itemsize
+    free = free_memory_bytes(device)
+    if free is not None and needed > _CACHE_SHARE * free:
+        raise UserError(
+            f"--rows {n_rows}: so many answers of {capacity_tokens} tokens, prompts included, take "
+            f"{needed / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free, and some of that is needed to compute. "
+            "Name fewer --rows, or a smaller --context."
+        )
+
+
+def _block_shape(config: ModelConfig, n_rows: int, capacity_tokens: int) -> tuple[int, int, int, int]:
+    """That of a layer's keys, and of its values. One column more than texts have takes what padding writes."""
+    return n_rows, config.n_kv_heads, capacity_tokens + 1, config.head_dim
 
 
 def shared_tokens(one: Sequence[int], other: Sequence[int]) -> int:

@@ -31,6 +31,7 @@ class Engine:
     The model is copied if it has to be moved or cast, so one that is being trained is never changed.
     max_batch_tokens bounds rows times the longest of them, new tokens included, in one batch; a single
     sequence may be longer. has_drafts: whether what is written is guessed ahead where that may pay (drafts.py).
+    end_ids: tokens that end a text; by default the tokenizer's own.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Engine:
         dtype: torch.dtype | None = None,
         max_batch_tokens: int = 8192,
         has_drafts: bool = False,
+        end_ids: Collection[int] | None = None,
     ) -> None:
         weight = model.model.embed_tokens.weight
         self.device, self.dtype = device or weight.device, dtype or weight.dtype
@@ -48,6 +50,12 @@ class Engine:
         self.model = model if is_ready else copy.deepcopy(model).to(self.device, self.dtype)
         self.tokenizer = tokenizer
         self.max_batch_tokens, self.has_drafts = max_batch_tokens, has_drafts
+        self._end_ids = end_ids
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """The tokens that end a text. Raises `UserError` where none were named and the tokenizer has none."""
+        return self._end_ids or (self.tokenizer.end_of_text_id,)
 
     def generate(
         self,
@@ -63,7 +71,7 @@ class Engine:
     ) -> list[list[int]]:
         """The continuation of each prompt, in the prompts' order.
 
-        A continuation ends before `<|endoftext|>` or one of `stop_ids`, which it does not include, after
+        A continuation ends before one of `end_ids` or `stop_ids`, which it does not include, after
         `max_new_tokens`, or when the model's context is full. A prompt that leaves too little of the context
         for the new tokens loses its beginning, but keeps at least half a context of its end.
 
@@ -159,11 +167,13 @@ class Engine:
         seed: int,
         stop_ids: Collection[int],
     ) -> list[Request]:
-        stops = {self.tokenizer.end_of_text_id, *stop_ids}
-        return [
-            Request(self._fit(prompt, max_new_tokens), max_new_tokens, sampling, stops, (seed, number))
-            for number, prompt in enumerate(prompts)
-        ]
+        stops = {*self.end_ids, *stop_ids}
+        requests = []
+        for number, prompt in enumerate(prompts):
+            fitted = self._fit(prompt, max_new_tokens)
+            room = min(max_new_tokens, self.model.config.max_seq_len - len(fitted))
+            requests.append(Request(fitted, room, sampling, stops, (seed, number)))
+        return requests
 
     def _continue(self, requests: list[Request]) -> Iterator[Produced]:
         """What is made of the requests, step by step, with as many at a time as `max_batch_tokens` allows."""

@@ -1,11 +1,21 @@
 """What a run's model can be asked: the held-out conversations that fine-tuning showed answers to."""
 
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hornbook.run_directory import read_json
 
 _MOST = 4
+
+
+class _Message(BaseModel):
+    role: str
+    content: str
+
+
+class _Conversation(BaseModel):
+    messages: list[_Message]
 
 
 def example_questions(run: Path) -> list[str]:
@@ -13,6 +23,9 @@ def example_questions(run: Path) -> list[str]:
     path = run / "finetune" / "answers.json"
     if not path.is_file():
         return []
-    conversations: list[dict[str, Any]] = read_json(path)
-    first = [next(m["content"] for m in one["messages"] if m["role"] == "user") for one in conversations]
-    return list(dict.fromkeys(first))[:_MOST]
+    try:
+        conversations = TypeAdapter(list[_Conversation]).validate_python(read_json(path))
+    except ValidationError:  # a file of somebody else's
+        return []
+    asked = [[message.content for message in one.messages if message.role == "user"] for one in conversations]
+    return list(dict.fromkeys(contents[0] for contents in asked if contents))[:_MOST]

@@ -1,5 +1,6 @@
 """From a path to an engine: which model of a run is meant, and everything it needs to speak."""
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 from hornbook.errors import UserError
 from hornbook.inference.engine import Engine
 from hornbook.inference.fast_model import FastTransformer
-from hornbook.model.huggingface import CONFIG_FILE, load_pretrained
+from hornbook.model.huggingface import CONFIG_FILE, GENERATION_FILE, load_pretrained
 from hornbook.problems import nearest
-from hornbook.run_directory import RunDirectory
+from hornbook.run_directory import RunDirectory, read_json
 from hornbook.runtime import Precision, pick_device, pick_dtype
 from hornbook.tokenizer.tokenizer import Tokenizer
 
@@ -60,7 +61,8 @@ class EngineOptions:
 def load_engine(directory: Path, options: EngineOptions | None = None) -> Engine:
     """The model and tokenizer of a folder in Hugging Face's layout, on the fastest device.
 
-    Raises `UserError` where either cannot be read, or they do not belong together, or int8 is asked of no CPU.
+    Raises `UserError` where either cannot be read, or they do not belong together, or nothing says which token ends a
+    text, or int8 is asked of no CPU.
     """
     options = options or EngineOptions()
     model, tokenizer = load_pretrained(directory), Tokenizer.load(directory)
@@ -70,7 +72,8 @@ def load_engine(directory: Path, options: EngineOptions | None = None) -> Engine
             f"{model.config.vocab_size}: they do not belong together"
         )
     device = pick_device("auto")
-    engine = Engine(model, tokenizer, device, pick_dtype(options.precision, device), has_drafts=options.has_drafts)
+    dtype, end_ids = pick_dtype(options.precision, device), _end_ids(directory, tokenizer)
+    engine = Engine(model, tokenizer, device, dtype, has_drafts=options.has_drafts, end_ids=end_ids)
     if device.type == "cpu":
         made = FastTransformer.of(engine.model, options.int8)
         engine.model = made
@@ -79,3 +82,18 @@ def load_engine(directory: Path, options: EngineOptions | None = None) -> Engine
     elif options.int8:
         raise UserError(f"--int8: is for CPUs, but the model runs on {device.type}: leave it out")
     return engine
+
+
+def _end_ids(directory: Path, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that end a text: the tokenizer's own, or else those that the model's files name."""
+    with contextlib.suppress(UserError):
+        return [tokenizer.end_of_text_id]
+    for file in (directory / GENERATION_FILE, directory / CONFIG_FILE):
+        settings = read_json(file) if file.is_file() else None
+        named = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        if ids := [id for id in (named if isinstance(named, list) else [named]) if isinstance(id, int)]:
+            return ids
+    raise UserError(
+        f"{directory}: nothing says which token ends a text: the tokenizer has no <|endoftext|>. "
+        f"Name the token's number as eos_token_id in {GENERATION_FILE}."
+    )

@@ -11,13 +11,19 @@ from torch import Tensor
 
 from hornbook.errors import UserError
 
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
+"""Bounds of the repetition penalty: far beyond what anybody writes with, and scores stay finite."""
+
+_LEAST_TEMPERATURE = 1e-6
+"""Under it the best token's probability is 1 as far as numbers go, and some are too small to divide by."""
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How a token is drawn.
 
-    temperature: 0 takes the best token always; 1 draws with the model's own probabilities; more is wilder.
-    top_k: only the k best tokens can be drawn. top_p: only the best tokens that together reach this
+    temperature: 0, or next to it, takes the best token always; 1 draws with the model's own probabilities; more is
+    wilder. top_k: only the k best tokens can be drawn. top_p: only the best tokens that together reach this
     probability can be drawn (nucleus sampling, Holtzman et al., arXiv 1904.09751). min_p: only tokens with at
     least this share of the best token's probability can be drawn (Nguyen et al., arXiv 2407.01082).
     repetition_penalty: scores of tokens that the text has already are divided by it where positive and
@@ -40,8 +46,14 @@ class Sampling:
             raise UserError(f"top_p: must be above 0 and at most 1, but is {self.top_p}")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise UserError(f"min_p: must be from 0 to 1, but is {self.min_p}")
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise UserError(f"repetition_penalty: must be above 0, but is {self.repetition_penalty}")
+        if not LEAST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
+            given = self.repetition_penalty
+            raise UserError(f"repetition_penalty: must be from {LEAST_PENALTY} to {MOST_PENALTY:g}, but is {given}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the best token is taken always, so that no random numbers are needed."""
+        return self.temperature < _LEAST_TEMPERATURE
 
     @property
     def looks_back(self) -> bool:
@@ -65,13 +77,15 @@ class Sampling:
         The candidates are laid end to end, each as long as its probability, and the random number is a place
         on that line. So a row's choice needs one number, and does not depend on the other rows.
         """
-        if self.temperature == 0:
+        if self.is_greedy:
             return logits_BV.argmax(dim=-1)
         scores_BC, ids_BC = logits_BV.float(), None
         if self.top_k is not None or self.top_p is not None:
             n_vocabulary = logits_BV.shape[-1]
             scores_BC, ids_BC = scores_BC.topk(min(self.top_k or n_vocabulary, n_vocabulary))
-        probabilities_BC = (scores_BC / self.temperature).softmax(dim=-1, dtype=torch.float64)
+        # The best score becomes 0 before the division, which would else carry large scores to infinity.
+        below_best_BC = scores_BC - scores_BC.amax(dim=-1, keepdim=True)
+        probabilities_BC = (below_best_BC / self.temperature).softmax(dim=-1, dtype=torch.float64)
         if self.top_p is not None:
             better_BC = probabilities_BC.cumsum(dim=-1) - probabilities_BC
             probabilities_BC = probabilities_BC.masked_fill(better_BC >= self.top_p, 0.0)

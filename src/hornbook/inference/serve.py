@@ -33,13 +33,13 @@ def serve(
         )
     if not 0 < port < 2**16:
         raise UserError(f"--port: must be between 1 and {2**16 - 1}, but is {port}")
-    listening = _listen(host, port)
-    engine = load_engine(find_model(run, (stage,) if stage else (*TUNED_STAGES, "pretrain")), options)
-    name = run.resolve().name
-    app = make_app(engine, name, limits, api_key, example_questions(run))
-    print(f"Serving {name} on http://{host}:{port}/ (chat page) and http://{host}:{port}/v1 (OpenAI's interface).")
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)
-    with listening:
+    with _listen(host, port) as listening:
+        engine = load_engine(find_model(run, (stage,) if stage else (*TUNED_STAGES, "pretrain")), options)
+        name = run.resolve().name
+        app = make_app(engine, name, limits, api_key, example_questions(run))
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"Serving {name} on {address}/ (chat page) and {address}/v1 (OpenAI's interface).")
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(limits.seconds) + 1)
         uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -50,6 +50,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        # Another server could still bind the address until somebody listens there.
+        listening.listen()
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise UserError(f"--host {host} --port {port}: cannot be listened on ({reason}). Name another.") from None

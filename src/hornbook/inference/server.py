@@ -1,11 +1,13 @@
 """The server: OpenAI's completions and chat completions over one model, a chat page, health and metrics.
 
 Errors have OpenAI's shape and these statuses: 400 the request is wrong, 401 the key is, 404 there is no such
-model or page, 413 the body is too large, 429 too many wait already, 499 the client left, 504 it took too long.
+model or page, 413 the body is too large, 429 too many wait already, 499 the client left, 500 the model or the server
+failed, 504 it took too long.
 """
 
 import asyncio
 import hmac
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,8 +21,8 @@ from starlette.exceptions import HTTPException
 
 from hornbook.inference.body_limit import BodyLimit
 from hornbook.inference.engine import Engine
-from hornbook.inference.protocol import ChatRequest, CompletionRequest, Refusal
-from hornbook.inference.serving import Limits, Refused, Serving
+from hornbook.inference.protocol import ChatRequest, CompletionRequest, Refusal, reasons
+from hornbook.inference.serving import FAILED, LOG, Limits, Refused, Serving
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
@@ -56,13 +58,17 @@ def make_app(
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         path = request.url.path
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        if api_key is not None and path.startswith("/v1/") and not hmac.compare_digest(given, api_key.encode()):
-            response: Response = _error(401, "The API key is missing or wrong.", "invalid_api_key")
-        else:
-            response = await call_next(request)
         # Only paths that exist are told apart, or a client could fill the memory with names.
         known = path if path in _PATHS else "other"
+        response: Response
+        if api_key is not None and path.startswith("/v1/") and not _has_key(request, api_key):
+            response = _error(401, "The API key is missing or wrong.", "invalid_api_key")
+        else:
+            try:
+                response = await call_next(request)
+            except Exception:
+                LOG.exception("A request to %s failed.", known)
+                response = _error(500, FAILED)
         serving.counters.requests[known, response.status_code] += 1
         response.headers["Content-Security-Policy"] = _PAGE_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -74,8 +80,7 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
-        lines = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in problem.errors()[:5]]
-        return _error(400, "; ".join(lines))
+        return _error(400, "; ".join(reasons(problem.errors())[:5]))
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, problem: HTTPException) -> JSONResponse:
@@ -129,6 +134,14 @@ def make_app(
 
     app.mount("/page", StaticFiles(directory=_PAGE))
     return app
+
+
+def _has_key(request: Request, api_key: str) -> bool:
+    """Whether a request carries the key, whose characters clients write as UTF-8 or as latin-1."""
+    given = re.sub("^bearer +", "", request.headers.get("authorization", ""), flags=re.IGNORECASE)
+    key = api_key.encode("utf-8", "surrogateescape")
+    # Headers were read as latin-1: written so again they are the client's bytes.
+    return any(hmac.compare_digest(given.encode(sent_as), key) for sent_as in ("latin-1", "utf-8"))
 
 
 def _error(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import secrets
 import time
@@ -15,14 +16,17 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from hornbook.errors import UserError
 from hornbook.inference import batch as batching
 from hornbook.inference.answers import Choice, Delta, TooSlow, chat_logprobs, deltas, text_logprobs, usage
+from hornbook.inference.cache import check_room
 from hornbook.inference.counters import Counters
 from hornbook.inference.engine import Engine
 from hornbook.inference.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from hornbook.inference.text import TextStream
 from hornbook.inference.worker import QueueFull, Worker
-from hornbook.tokenizer.chat import END_OF_TURN, Message, check_messages, render, without_oldest
+from hornbook.tokenizer.chat import END_OF_TURN, Message, render, without_oldest
 
 LEFT_OUT_HEADER = "X-Messages-Left-Out"
+FAILED = "The server failed to answer. Its log says why."
+LOG = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Limits:
 
     body_bytes: of a request. new_tokens: of one answer; default_tokens where the client names none. rows:
     answers written at a time. waiting: answers that may wait for a row. seconds: until an answer must be done.
+    context_tokens: of a prompt and its answer together; None: as many as the model can read.
     """
 
     body_bytes: int = 1_000_000
@@ -39,6 +44,7 @@ class Limits:
     rows: int = 16
     waiting: int = 64
     seconds: float = 120.0
+    context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError for what cannot be served with; the names are those of `hornbook serve`."""
@@ -46,6 +52,8 @@ class Limits:
         for name, value in least.items():
             if value < 1:
                 raise UserError(f"--{name}: must be 1 or more, but is {value}")
+        if self.context_tokens is not None and self.context_tokens < 2:
+            raise UserError(f"--context: must be 2 or more, for a prompt and an answer, but is {self.context_tokens}")
         if self.waiting < 0:
             raise UserError(f"--queue: must be 0 or more, but is {self.waiting}")
         if not 0 < self.seconds < math.inf:
@@ -65,11 +73,20 @@ _Format = Callable[[Delta, int], dict[str, Any]]
 
 
 class Serving:
-    """The model, its worker and what is counted."""
+    """The model, its worker and what is counted.
+
+    Raises `UserError` where the model cannot read the context of the limits, or the memory cannot hold it.
+    """
 
     def __init__(self, engine: Engine, name: str, limits: Limits) -> None:
         self._tokenizer, self._name, self._limits = engine.tokenizer, name, limits
-        self._context_tokens = engine.model.config.max_seq_len
+        self._end_ids = engine.end_ids
+        config = engine.model.config
+        self._context_tokens = limits.context_tokens or config.max_seq_len
+        if self._context_tokens > config.max_seq_len:
+            most = f"at most {config.max_seq_len}, which is all that the model can read"
+            raise UserError(f"--context: must be {most}, but is {self._context_tokens}")
+        check_room(config, limits.rows, self._context_tokens, engine.dtype, engine.device)
         self._started = int(time.time())
         self.counters = Counters()
         batch = batching.ContinuousBatch(engine.model, limits.rows, self._context_tokens, engine.has_drafts)
@@ -87,7 +104,7 @@ class Serving:
 
     async def complete(self, body: CompletionRequest, http: Request) -> Response:
         """Continue texts. Raises Refused."""
-        prompts = [self._tokenizer.encode(one) if isinstance(one, str) else one for one in body.prompts]
+        prompts = await asyncio.to_thread(self._encoded, body.prompts)
         choices = self._choices(body, prompts, body.max_tokens, body.logprobs, ())
 
         def part(delta: Delta, offset: int) -> dict[str, Any]:
@@ -99,18 +116,12 @@ class Serving:
 
     async def chat(self, body: ChatRequest, http: Request) -> Response:
         """Answer a conversation. Raises Refused."""
-        wanted = body.max_completion_tokens or body.max_tokens
-        messages: list[Message] = [one.as_message for one in body.messages]
         try:
-            if body.truncation == "auto":
-                answer_tokens = min(wanted or self._limits.default_tokens, self._context_tokens // 2)
-                check_messages(messages, before_answer=True)
-                messages = without_oldest(messages, self._tokenizer, self._context_tokens - answer_tokens)
-            prompt, _ = render(messages, self._tokenizer, add_generation_prompt=True)
+            prompt, n_left_out = await asyncio.to_thread(self._rendered, body)
             stop_ids = (self._tokenizer.special_id(END_OF_TURN),)
         except UserError as problem:
             raise Refused(400, str(problem)) from problem
-        choices = self._choices(body, [prompt], wanted, body.n_alternatives, stop_ids)
+        choices = self._choices(body, [prompt], body.answer_tokens, body.n_alternatives, stop_ids)
 
         def part(key: str) -> _Format:
             def fields(delta: Delta, offset: int) -> dict[str, Any]:
@@ -123,8 +134,23 @@ class Serving:
 
         answered = await self._answer(body, http, choices, "chat.completion", part("message"), part("delta"))
         if body.truncation == "auto":
-            answered.headers[LEFT_OUT_HEADER] = str(len(body.messages) - len(messages))
+            answered.headers[LEFT_OUT_HEADER] = str(n_left_out)
         return answered
+
+    # These two take a while for much text, so they are called in a thread: other clients' tokens go on meanwhile.
+
+    def _encoded(self, prompts: list[str | list[int]]) -> list[list[int]]:
+        return [self._tokenizer.encode(one) if isinstance(one, str) else one for one in prompts]
+
+    def _rendered(self, body: ChatRequest) -> tuple[list[int], int]:
+        """The ids of a conversation, and how many of its messages were left out. Raises UserError."""
+        messages: list[Message] = [one.as_message for one in body.messages]
+        kept = messages
+        if body.truncation == "auto":
+            answer_tokens = min(body.answer_tokens or self._limits.default_tokens, self._context_tokens // 2)
+            kept = without_oldest(messages, self._tokenizer, self._context_tokens - answer_tokens)
+        prompt, _ = render(kept, self._tokenizer, add_generation_prompt=True)
+        return prompt, len(messages) - len(kept)
 
     def _choices(
         self,
@@ -150,7 +176,7 @@ class Serving:
             raise Refused(400, f"{len(prompts) * body.n} texts were asked for at once, but at most {most} can be here.")
         n_new = max_tokens or min(self._limits.default_tokens, self._limits.new_tokens)
         seed = secrets.randbits(62) if body.seed is None else body.seed
-        stops = {self._tokenizer.end_of_text_id, *stop_ids}
+        stops = {*self._end_ids, *stop_ids}
         choices: list[Choice] = []
         for prompt in prompts:
             room = min(n_new, self._context_tokens - len(prompt))
@@ -206,8 +232,10 @@ class Serving:
                     yield _event(head | {"choices": [part(delta, offsets[delta.index])]})
                     offsets[delta.index] += len(delta.text)
         except TooSlow:
-            message = f"The answer took longer than {self._limits.seconds:g} s."
-            yield _event({"error": {"message": message, "type": "server_error", "code": "timeout", "param": None}})
+            yield _error_event(f"The answer took longer than {self._limits.seconds:g} s.", "timeout")
+        except Exception:  # such as a device out of memory; the status was sent when the answer began
+            LOG.exception("The model failed in the middle of an answer.")
+            yield _error_event(FAILED, None)
         else:
             if wants_usage:
                 yield _event(head | {"choices": [], "usage": usage(choices)})
@@ -264,3 +292,7 @@ async def _whole(first: Delta, coming: AsyncIterator[Delta], n_choices: int) -> 
 
 def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content)}\n\n"
+
+
+def _error_event(message: str, code: str | None) -> str:
+    return _event({"error": {"message": message, "type": "server_error", "code": code, "param": None}})

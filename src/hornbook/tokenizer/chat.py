@@ -57,13 +57,25 @@ def render(
 def without_oldest(messages: Sequence[Message], tokenizer: "Tokenizer", room_tokens: int) -> list[Message]:
     """The conversation without as many of its oldest turns, question and answer, as do not fit the room.
 
-    A system message and the last message always stay, also where they alone are too long.
+    A system message and the last message always stay, also where they alone are too long. Raises UserError where the
+    messages are no conversation that ends with a question.
     """
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    turns = list(messages[len(system) :])
-    while len(turns) > 1 and len(render([*system, *turns], tokenizer, add_generation_prompt=True)[0]) > room_tokens:
-        turns = turns[2:]
-    return [*system, *turns]
+    check_messages(messages, before_answer=True)
+    n_system = int(messages[0]["role"] == "system")
+    first = len(messages) - 1
+    # From the newest turn back, so that what is left out is not encoded. One token opens the answer.
+    n_tokens = 1 + _count_tokens([*messages[:n_system], messages[-1]], tokenizer)
+    while first > n_system:
+        n_tokens += _count_tokens(messages[first - 2 : first], tokenizer)
+        if n_tokens > room_tokens:
+            break
+        first -= 2
+    return [*messages[:n_system], *messages[first:]]
+
+
+def _count_tokens(messages: Sequence[Message], tokenizer: "Tokenizer") -> int:
+    """How many ids `render` makes of messages: their contents, and around each the role's token and `<|end|>`."""
+    return sum(len(tokenizer.encode(message["content"])) + 2 for message in messages)
 
 
 def check_messages(messages: Sequence[Message], before_answer: bool) -> None:
