@@ -17,6 +17,7 @@ from hornbook.run_directory import (
     atomic_writer,
     read_json,
     sha256_file,
+    write_json,
 )
 
 
@@ -118,6 +119,49 @@ def test_damaged_json_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "stage.json").write_text("{")
     with pytest.raises(UserError, match=r"stage\.json: is not valid JSON"):
         read_json(tmp_path / "stage.json")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", '{"fingerprint": "one", "seconds": 1, "facts": {}, "files": []}'])
+def test_a_record_that_is_none_makes_its_stage_undone(content: str, finished: StageDirectory) -> None:
+    (finished.path / "stage.json").write_text(content)
+    run = RunDirectory(finished.path.parent)
+
+    assert not finished.is_done("one")
+    assert run.finished_stages() == {}
+    assert run.keep_finished({"corpus": "two"}) == []
+    finished.begin("one")
+    assert {path.name for path in finished.path.rglob("*") if path.is_file()} == {"started.json", "step-1", "a.bin"}
+
+
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_other_tables_that_are_none_count_as_not_there(content: str, finished: StageDirectory) -> None:
+    run = RunDirectory(finished.path.parent)
+    (finished.path / "started.json").write_text(content)
+    (run.path / "summary.json").write_text(content)
+
+    run.update_summary("corpus", {"documents": 3})
+    finished.begin("one")
+
+    assert run.summary() == {"stages": {"corpus": {"documents": 3}}}
+    assert [path.name for path in finished.path.rglob("*")] == ["started.json"]
+
+
+def test_a_file_listed_as_something_else_is_damaged(finished: StageDirectory) -> None:
+    record = finished.record()
+    assert record is not None
+    record["files"]["part/a.bin"] = {}
+    write_json(finished.path / "stage.json", record)
+
+    assert not finished.is_done("one")
+
+
+def test_a_folder_in_the_place_of_a_file_is_damage_like_any(finished: StageDirectory) -> None:
+    (finished.path / "part" / "a.bin").unlink()
+    (finished.path / "part" / "a.bin").mkdir()
+
+    assert not finished.is_done("one")
+    finished.begin("one")
+    assert not (finished.path / "part" / "a.bin").exists()
 
 
 def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:

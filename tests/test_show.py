@@ -82,6 +82,23 @@ def test_a_long_fact_is_folded_and_never_cut(run: RunDirectory) -> None:
     assert "long" * 40 in "".join(printed.replace("│", " ").split())
 
 
+def test_only_what_finished_stages_left_is_listed(run: RunDirectory) -> None:
+    """In the folder of a stage that is to be done again lies what an earlier form of the recipe made."""
+    for made in ("pretrain/curve.svg", "export/model.safetensors"):
+        atomic_write(run.path / made, "")
+    run.update_summary("pretrain", {})
+    printed = shown(run)
+    assert "loss curve of pretrain:" in printed
+    assert "all figures:" in printed
+    assert "exported model" not in printed
+    _finish(run, "export", {})
+    assert "exported model:" in shown(run)
+    run.keep_finished({"export": "fingerprint"})
+    printed = shown(run)
+    assert "exported model:" in printed
+    assert "loss curve" not in printed
+
+
 def test_scores_and_a_sample_are_shown(run: RunDirectory) -> None:
     printed = shown(run)
     assert printed.count("41 ± 4") == printed.count("10 ± 2") == 2

@@ -260,7 +260,7 @@ STAGES = (
         needs=("tokenizer", "tokens"),
         settings=_pretrain_settings,
         run=_run_pretrain,
-        version=2,
+        version=3,
     ),
     Stage(
         name="finetune",
@@ -276,7 +276,7 @@ STAGES = (
         settings=_preference_settings,
         run=_run_preference,
         sources=lambda recipe: recipe.preference.source if recipe.preference else (),
-        version=2,
+        version=3,
     ),
     Stage(
         name="reinforce",
@@ -284,7 +284,7 @@ STAGES = (
         settings=_reinforce_settings,
         run=_run_reinforce,
         sources=lambda recipe: recipe.reinforce.source if recipe.reinforce else (),
-        version=2,
+        version=3,
     ),
     Stage(
         name="classify",
@@ -292,6 +292,7 @@ STAGES = (
         settings=_classify_settings,
         run=_run_classify,
         sources=lambda recipe: recipe.classify.source if recipe.classify else (),
+        version=2,
     ),
     Stage(
         name="evaluation",

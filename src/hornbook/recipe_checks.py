@@ -30,6 +30,8 @@ def _origin_problems(recipe: "Recipe") -> Iterator[tuple[list[str], str]]:
     for name, section in sections.items():
         if name != first and section.init_from is not None:
             yield [f"{name}.init_from", first], f"starts from another model than {first} makes: leave out one"
+    if "classify" in sections and first in ("preference", "reinforce"):
+        yield ["classify", first], f"starts from what pretrain or finetune makes, and here {first} comes first"
     origin_fields = [f"{name}.init_from" for name in sections]
     own_tokenizer = recipe.tokenizer.model_copy(update={"special_tokens": ()})
     for name, part in (("model", recipe.model), ("tokenizer", own_tokenizer)):

@@ -82,6 +82,14 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write a value as indented JSON, as `atomic_writer` does."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -103,9 +111,13 @@ class StageDirectory:
         self.name = self.path.name
 
     def record(self) -> dict[str, Any] | None:
-        """What `finish` wrote: fingerprint, seconds, facts and files; None where the stage never finished."""
-        finished = self.path / _FINISHED
-        return read_json(finished) if finished.is_file() else None
+        """What `finish` wrote: fingerprint, seconds, facts and files; None where the stage never finished.
+
+        What is there instead, such as an empty table, counts as nothing.
+        """
+        found = _read_table(self.path / _FINISHED)
+        is_whole = all(isinstance(found.get(name), dict) for name in ("facts", "files"))
+        return found if is_whole and {"fingerprint", "seconds"} <= found.keys() else None
 
     def is_done(self, fingerprint: str) -> bool:
         """Whether the stage finished with this fingerprint, and each file it made is there, unharmed."""
@@ -124,19 +136,19 @@ class StageDirectory:
         """
         doomed_name = f".{self.name}{_TEMPORARY_MARK}"
         for doomed in self.path.parent.glob(f"{doomed_name}*"):  # what a kill left of a deletion
-            shutil.rmtree(doomed)
+            remove(doomed)
         started = self.path / _STARTED
-        if started.is_file() and read_json(started)["fingerprint"] == fingerprint:
+        if _read_table(started).get("fingerprint") == fingerprint:
             for name, expected in (self.record() or {"files": {}})["files"].items():
                 if not self._is_intact(name, expected):
-                    (self.path / name).unlink(missing_ok=True)
-            (self.path / _FINISHED).unlink(missing_ok=True)
+                    remove(self.path / name)
+            remove(self.path / _FINISHED)
             for leftover in self.path.rglob(f".*{_TEMPORARY_MARK}*"):
                 leftover.unlink()
         elif self.path.exists():
             # Renamed first: half of a deletion, cut short by a kill, must not pass for a folder to resume.
             os.replace(self.path, doomed := self.path.with_name(f"{doomed_name}{os.getpid()}"))
-            shutil.rmtree(doomed)
+            remove(doomed)
         write_json(started, {"fingerprint": fingerprint})
 
     def finish(
@@ -169,7 +181,13 @@ class StageDirectory:
 
     def _is_intact(self, name: str, expected: dict[str, Any]) -> bool:
         path = self.path / name
-        return path.is_file() and path.stat().st_size == expected["bytes"] and sha256_file(path) == expected["sha256"]
+        return path.is_file() and expected == {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; an empty one where there is no file, or no table in it."""
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 class RunDirectory:
@@ -193,8 +211,8 @@ class RunDirectory:
 
     def summary(self) -> dict[str, Any]:
         """The headline facts of every finished stage: {"stages": {name: facts}}."""
-        path = self.path / "summary.json"
-        return read_json(path) if path.is_file() else {"stages": {}}
+        found = _read_table(self.path / "summary.json")
+        return found if isinstance(found.get("stages"), dict) else {"stages": {}}
 
     def update_summary(self, stage: str, facts: dict[str, Any]) -> None:
         """Set the headline facts of one stage, and leave those of the others."""

@@ -1,6 +1,6 @@
 """What a run has made, read from its folder alone: no model is loaded, nothing is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def show_run(path: Path, stage_names: Sequence[str], console: Console) -> None:
     if evaluation.get("samples"):
         console.print("\n[bold]A sample[/bold]")
         console.print(escape(evaluation["samples"][0]), highlight=False, soft_wrap=True)
-    made = _made_paths(run, stage_names)
+    made = _made_paths(run, records)
     if made:
         console.print("\n[bold]What was made[/bold]")
         for what, where in made:
@@ -80,10 +80,14 @@ def _figure(value: int | float | str) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _made_paths(run: RunDirectory, stage_names: Sequence[str]) -> list[tuple[str, Path]]:
-    candidates = [("corpus report", run.path / "corpus" / "report.json")]
-    for name in stage_names:
-        candidates.append((f"loss curve of {name}", run.path / name / "curve.svg"))
-        candidates.append((f"model after {name}", run.path / name / "final"))
-    candidates += [("exported model", run.path / "export"), ("all figures", run.path / "summary.json")]
-    return [(what, where) for what, where in candidates if where.exists()]
+def _made_paths(run: RunDirectory, done: Collection[str]) -> list[tuple[str, Path]]:
+    """What finished stages left. In the folders of the others may lie what an earlier form of the recipe made."""
+    candidates = [("corpus", "corpus report", "corpus/report.json")]
+    for name in done:
+        candidates.append((name, f"loss curve of {name}", f"{name}/curve.svg"))
+        candidates.append((name, f"model after {name}", f"{name}/final"))
+    candidates.append(("export", "exported model", "export"))
+    made = [(what, run.path / where) for stage, what, where in candidates if stage in done]
+    if done:
+        made.append(("all figures", run.path / "summary.json"))
+    return [(what, where) for what, where in made if where.exists()]

@@ -1,6 +1,7 @@
 """The loader: all tokens every epoch, the same batches whoever takes them, exactly resumable."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornbook.batching import loader as loader_module
-from hornbook.batching.loader import Loader, Stretch, evaluation_batches
+from hornbook.batching.loader import Loader, Stretch, evaluation_batches, spread_numbers
 from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.errors import UserError
@@ -212,12 +213,35 @@ def test_evaluation_counts_the_bytes_of_every_document_once(make_documents: Call
     assert sum(n_bytes for _, n_bytes in evaluate(documents)) == int(documents.n_bytes.sum())
 
 
-def test_evaluation_stops_after_as_many_rows_as_asked_for(make_documents: Callable) -> None:
+def test_evaluation_takes_as_many_rows_as_asked_for_in_order(make_documents: Callable) -> None:
     documents = make_documents(LENGTHS)
     whole = joined([batch for batch, _ in evaluate(documents)])
+    rows = [whole.input_ids[number].tolist() for number in range(whole.n_rows)]
     for max_rows in (1, 2, 5):
-        part = [batch for batch, _ in evaluate(documents, max_rows)]
-        assert same(joined(part), whole.rows(0, max_rows))
+        part = joined([batch for batch, _ in evaluate(documents, max_rows)]).input_ids.tolist()
+        places = [rows.index(row) for row in part]
+        assert len(places) == max_rows
+        assert places == sorted(set(places))
+    for max_rows in (whole.n_rows, whole.n_rows + 1):
+        assert same(joined([batch for batch, _ in evaluate(documents, max_rows)]), whole)
+
+
+def test_evaluation_of_a_few_rows_sees_every_source_in_proportion() -> None:
+    """Source after source, the tokens 1, 2 and 3 in 60, 30 and 10 rows."""
+    documents = MemoryDocuments(
+        DocumentTokens([source] * 8, n_bytes=8) for source, count in ((1, 60), (2, 30), (3, 10)) for _ in range(count)
+    )
+    seen = Counter(row[0].item() for batch, _ in evaluate(documents, max_rows=10) for row in batch.input_ids)
+    assert seen == {1: 6, 2: 3, 3: 1}
+
+
+def test_numbers_are_spread_also_over_things_that_take_turns() -> None:
+    numbers = spread_numbers(1000, 100)
+    assert [number // 10 for number in numbers] == list(range(100))
+    assert 35 < sum(number % 2 for number in numbers) < 65
+    assert numbers == spread_numbers(1000, 100)
+    assert spread_numbers(7, 0) == []
+    assert spread_numbers(3, 9) == [0, 1, 2]
 
 
 def test_a_document_cut_by_the_end_of_evaluation_counts_in_part() -> None:

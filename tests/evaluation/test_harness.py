@@ -76,3 +76,22 @@ def test_a_task_that_is_not_there_is_the_users_mistake(model_folder: Path):
     pytest.importorskip("lm_eval")
     with pytest.raises(UserError, match="no task of lm-eval"):
         run_harness(model_folder, "no_such_task_here", None, None, False, False, None)
+
+
+def test_a_task_that_cannot_be_loaded_is_told_in_a_sentence(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    datasets = pytest.importorskip("lm_eval.api.task").datasets
+
+    def unreachable(*_: Any, **__: Any):
+        raise ConnectionError("Couldn't reach 'Rowan/hellaswag' on the Hub\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    told = r"--harness hellaswag: .* cannot load this \(ConnectionError: Couldn't reach 'Rowan/hellaswag' on the Hub\)"
+    with pytest.raises(UserError, match=told):
+        run_harness(model_folder, "hellaswag", None, None, False, False, None)
+    monkeypatch.undo()
+    task = local_task(tmp_path)
+    (tmp_path / "arc_easy.jsonl").unlink()
+    with pytest.raises(UserError, match=r"cannot load this \(FileNotFoundError: "):
+        run_harness(model_folder, str(task), None, None, False, False, None)

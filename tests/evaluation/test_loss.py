@@ -88,7 +88,7 @@ def test_what_is_not_to_be_learned_does_not_count(make_model: Callable[..., Tran
     assert (measured["tokens"], measured["bytes"]) == (2, 5)
 
 
-def test_only_the_first_rows_are_read_where_that_is_asked_for(
+def test_only_some_rows_are_read_where_that_is_asked_for(
     make_model: Callable[..., Transformer], tokenizer: Tokenizer
 ) -> None:
     model = make_model()

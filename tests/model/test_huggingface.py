@@ -187,3 +187,26 @@ def test_a_cut_off_file_is_refused(make_model: Callable[..., Transformer], tmp_p
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '"llama"'])
+def test_a_configuration_that_is_no_table_is_refused(content: str, tmp_path: Path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config.json: holds no settings by name"):
+        load_pretrained(tmp_path)
+
+
+def test_a_folder_in_the_place_of_the_weights_is_refused(make_model: Callable[..., Transformer], tmp_path: Path):
+    save_pretrained(make_model(), tmp_path, end_of_text_id=60, pad_id=59)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"model.safetensors: this is not a file that can be read \("):
+        load_pretrained(tmp_path)
+
+
+def test_an_index_that_is_no_table_is_refused(make_model: Callable[..., Transformer], tmp_path: Path):
+    save_pretrained(make_model(), tmp_path, end_of_text_id=60, pad_id=59)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(UserError, match="names no files of its own folder"):
+        load_pretrained(tmp_path)

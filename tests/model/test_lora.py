@@ -1,6 +1,7 @@
 """Adapters begin as nothing, learn beside frozen weights, merge into them, and are what PEFT reads."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,22 @@ from hornbook.model.huggingface import save_pretrained
 from hornbook.model.init import init_weights
 from hornbook.model.lora import attach_lora, load_lora, merge_lora, save_lora, trained_fraction
 from hornbook.model.transformer import Transformer
+from hornbook.model.vocabulary import with_vocabulary_of
 from hornbook.recipe_data import ModelSection
-from hornbook.recipe_training import LoraSection
+from hornbook.recipe_training import LoraSection, TrainingSection
+from hornbook.training.optimizers import build_optimizer
 
 VOCAB_SIZE = 40
 SECTION = LoraSection(rank=2, alpha=6.0)
 IDS = torch.arange(12)[None]
 
 
-def make_model(preset: str = "llama") -> Transformer:
-    section = ModelSection(preset=preset, n_layers=2, d_model=32, n_heads=2, max_seq_len=16)
+NEW = range(VOCAB_SIZE, VOCAB_SIZE + 3)
+TRAINING = TrainingSection(tokens=64, global_batch_tokens=64, optimizer="adamw", lr=0.1, weight_decay=0.5)
+
+
+def make_model(preset: str = "llama", **fields: Any) -> Transformer:
+    section = ModelSection(preset=preset, n_layers=2, d_model=32, n_heads=2, max_seq_len=16, **fields)
     model = Transformer(config_from_recipe(section, VOCAB_SIZE))
     init_weights(model, seed=5)
     return model
@@ -31,7 +38,7 @@ def learn_something(model: Transformer) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or ".rows." in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
 
 
@@ -108,6 +115,61 @@ def test_gpt2s_layout_has_no_place_for_adapters(tmp_path: Path) -> None:
         save_lora(model, SECTION, tmp_path, "base")
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_embedding_and_head_only_the_rows_of_new_tokens_learn(tied: bool, optimizer: str) -> None:
+    model = with_vocabulary_of(make_model(tie_embeddings=tied), NEW.stop)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = logits(model)
+    attach_lora(model, SECTION, seed=1, new_tokens=NEW)
+    assert torch.equal(logits(model), before)
+    steps = build_optimizer(model, TRAINING.model_copy(update={"optimizer": optimizer}))
+    for ids in (IDS, torch.tensor([NEW])):
+        scores = model.logits(model(ids))
+        scores.logsumexp(-1).sum().backward()
+        steps.step()
+        steps.zero_grad()
+    merge_lora(model)
+    assert set(model.state_dict()) == set(own)
+    for name in ("model.embed_tokens.weight", "lm_head.weight") if not tied else ("model.embed_tokens.weight",):
+        now = model.state_dict()[name]
+        assert torch.equal(now[: NEW.start], own[name][: NEW.start])
+        assert (now[NEW.start :] != own[name][NEW.start :]).any(1).all()
+
+
+def test_tokens_in_rows_to_spare_learn_where_they_are() -> None:
+    model = make_model()
+    own = model.model.embed_tokens.weight.clone()
+    attach_lora(model, SECTION, seed=1, new_tokens=range(30, 32))
+    learn_something(model)
+    before = logits(model)
+    merge_lora(model)
+    torch.testing.assert_close(logits(model), before)
+    changed = (model.model.embed_tokens.weight != own).any(1)
+    assert changed.nonzero().flatten().tolist() == [30, 31]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_new_tokens_come_back_from_disk(tied: bool, tmp_path: Path) -> None:
+    model = with_vocabulary_of(make_model(tie_embeddings=tied), NEW.stop)
+    attach_lora(model, SECTION, seed=1, new_tokens=NEW)
+    learn_something(model)
+    save_lora(model, SECTION, tmp_path, "base")
+    with pytest.raises(UserError, match="rows of tokens up to 42, but the model has only 40 rows"):
+        load_lora(make_model(tie_embeddings=tied), tmp_path)
+    again = with_vocabulary_of(make_model(tie_embeddings=tied), NEW.stop)
+    load_lora(again, tmp_path)
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_new_rows_differ_a_little_and_are_the_same_every_time() -> None:
+    one, again = (with_vocabulary_of(make_model(), NEW.stop).model.embed_tokens.weight for _ in range(2))
+    old, new = one[: NEW.start], one[NEW.start :]
+    assert torch.equal(one, again)
+    assert len(set(map(tuple, new.tolist()))) == len(NEW)
+    assert 0 < (new - old.mean(0)).std() < 0.2 * old.std()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["llama", "qwen3"])
 def test_peft_loads_the_adapters_and_gives_the_same_logits(preset: str, tmp_path: Path) -> None:
@@ -123,3 +185,23 @@ def test_peft_loads_the_adapters_and_gives_the_same_logits(preset: str, tmp_path
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, logits(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False])
+def test_peft_puts_the_rows_of_new_tokens_into_a_base_with_room_for_them(tied: bool, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="PEFT is not installed, so it cannot judge")
+    from transformers import AutoModelForCausalLM
+
+    model = make_model(tie_embeddings=tied)
+    save_pretrained(model, tmp_path / "base", end_of_text_id=0, pad_id=1)
+    model = with_vocabulary_of(model, NEW.stop)
+    attach_lora(model, SECTION, seed=1, new_tokens=NEW)
+    learn_something(model)
+    save_lora(model, SECTION, tmp_path / "adapter", str(tmp_path / "base"))
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(NEW.stop)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    ids = torch.tensor([[*range(8), *NEW]])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model.logits(model(ids)), rtol=1e-5, atol=1e-5)

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from hornbook.errors import RunFailed, UserError
 from hornbook.model.config import config_from_recipe
 from hornbook.model.huggingface import load_pretrained, save_pretrained
 from hornbook.model.init import init_weights
+from hornbook.model.lora import load_lora, merge_lora
 from hornbook.model.transformer import Transformer
+from hornbook.model.vocabulary import with_vocabulary_of
 from hornbook.objectives.answers import Answer, answer_batch
 from hornbook.objectives.next_token import NextToken
 from hornbook.pipeline import Selection, run_pipeline
 from hornbook.recipe import load_recipe
 from hornbook.recipe_data import ModelSection
-from hornbook.run_directory import read_json
+from hornbook.run_directory import RunDirectory, read_json, write_json
+from hornbook.stages import classify
 from hornbook.stages.classify import predict
+from hornbook.stages.context import StageContext
+from hornbook.stages.tuning import attach_adapters
 from hornbook.tokenizer.chat import render
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.metrics import read_metrics
@@ -140,6 +146,33 @@ def test_another_classifier_is_exported_anew(base: Path, tmp_path: Path, write_r
     run(recipe, tmp_path / "runs", **{"classify.lr": 0.05})
     made, exported = ((folder / place / "model.safetensors").read_bytes() for place in ("classify/final", "export"))
     assert made == exported
+
+
+def test_the_validation_of_pairs_is_of_all_sources(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    """In the second source the better answer is the one that the first source calls the worse."""
+    turned = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in pairs(40)]
+    for name, rows in (("a", pairs(40)), ("b", turned)):
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    section = (
+        f"[preference]\ninit_from = '{base}'\nsource = ['files:{tmp_path}/a.jsonl', 'files:{tmp_path}/b.jsonl']\n"
+        "evaluation_rows = 8\nvalidation_fraction = 0.3\n"
+    )
+    folder, _ = run(write_recipe(section + TRAINING.format(tokens=256), TOP), tmp_path / "runs")
+    facts = read_json(folder / "preference" / "stage.json")["facts"]
+    assert facts["chosen_likelier_before"] == 0.5
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 500])
+def test_a_reference_whose_file_is_damaged_is_computed_again(
+    preference_recipe: Path, tmp_path: Path, n_bytes: int
+) -> None:
+    folder, _ = run(preference_recipe, tmp_path / "runs")
+    path = folder / "preference" / "reference.safetensors"
+    whole = path.read_bytes()
+    (folder / "preference" / "stage.json").unlink()
+    path.write_bytes(whole[:n_bytes])
+    run(preference_recipe, tmp_path / "runs")
+    assert path.read_bytes() == whole
 
 
 def stopped_after(folder: Path, stage: str, step: int) -> None:
@@ -296,6 +329,22 @@ def test_a_classifier_learns_is_tested_on_texts_it_never_saw_and_predicts(
     assert theirs.config.id2label == {0: "ham", 1: "spam"}
 
 
+def test_the_validation_of_a_few_texts_is_of_all_classes(
+    base: Path, texts: Path, write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    measure = classify._measure
+
+    def watched(model: Transformer, texts: classify.EncodedTexts, *rest: int) -> dict[str, float]:
+        seen.append(texts.labels)
+        return measure(model, texts, *rest)
+
+    monkeypatch.setattr(classify, "_measure", watched)
+    recipe = classify_recipe(base, texts, write_recipe, "evaluation_rows = 3\nvalidation_fraction = 0.3\n")
+    run(recipe, tmp_path / "runs", **{"classify.tokens": 256})
+    assert seen == [[0, 0, 1]]
+
+
 def test_a_file_with_one_class_is_refused_in_a_sentence(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
     path = tmp_path / "texts.tsv"
     path.write_text("\n".join(f"ham\tMira has {'abcdefghij'[n]}" for n in range(10)))
@@ -317,6 +366,76 @@ def test_adapters_of_fine_tuning_are_kept_and_merged(base: Path, tmp_path: Path,
     assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
     assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
     assert len(read_json(folder / "finetune" / "answers.json")) == 3
+
+
+@pytest.fixture
+def base_without_talk(base: Path, tmp_path: Path) -> Path:
+    """As published: its tokenizer knows the end of a text and nothing of conversations, and neither does it."""
+    folder = tmp_path / "without"
+    model, tokenizer = load_pretrained(base), Tokenizer.load(base)
+    table = read_json(base / "tokenizer.json")
+    table["added_tokens"] = [token for token in table["added_tokens"] if token["content"] == "<|endoftext|>"]
+    n_tokens = tokenizer.end_of_text_id + 1
+    smaller = Transformer(replace(model.config, vocab_size=n_tokens))
+    rows = {"model.embed_tokens.weight": model.model.embed_tokens.weight.detach()[:n_tokens]}
+    smaller.load_state_dict(model.state_dict() | rows)
+    save_pretrained(smaller, folder, tokenizer.end_of_text_id, tokenizer.end_of_text_id)
+    write_json(folder / "tokenizer.json", table)
+    return folder
+
+
+def test_adapters_of_a_model_without_the_token_that_ends_a_turn_teach_it_to_end(
+    base_without_talk: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    rows = [{"instruction": f"Mat {number}?", "output": "Mira."} for number in range(40)]
+    source = write_rows(tmp_path / "talks.jsonl", rows)
+    section = f"[finetune]\ninit_from = '{base_without_talk}'\nsource = 'files:{source}'\nvalidation_fraction = 0.2\n"
+    lora = "lr = 0.03\noptimizer = 'adamw'\n[finetune.lora]\nrank = 4\n"
+    folder, printed = run(write_recipe(section + TRAINING.format(tokens=256 * 40) + lora, TOP), tmp_path / "runs")
+    assert "adapters of rank 4 and the rows of 5 added tokens" in printed
+    last = read_metrics(folder / "finetune" / "metrics.jsonl")[-1]
+    assert last["evaluation"]["answers"]["ended"] == 1
+    own, after = load_pretrained(base_without_talk), weights(folder / "finetune")
+    n_tokens = own.config.vocab_size
+    name = "model.embed_tokens.weight"
+    assert torch.equal(after[name][:n_tokens], own.state_dict()[name])
+    adapted = with_vocabulary_of(own, n_tokens + 5)
+    load_lora(adapted, folder / "finetune" / "adapter")
+    merge_lora(adapted)
+    assert all(torch.equal(adapted.state_dict()[name], tensor) for name, tensor in after.items())
+
+
+def test_preference_trains_the_rows_of_added_tokens_beside_adapters_and_resumes(
+    base_without_talk: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    source = write_rows(tmp_path / "pairs.jsonl", pairs(40))
+    section = f"[preference]\ninit_from = '{base_without_talk}'\nsource = 'files:{source}'\nlr = 0.01\n"
+    lora = "keep_checkpoints = 9\n[preference.lora]\nrank = 2\n"
+    recipe = write_recipe(section + TRAINING.format(tokens=2048) + lora, TOP)
+    folder, _ = run(recipe, tmp_path / "runs")
+    facts = read_json(folder / "preference" / "stage.json")["facts"]
+    assert facts["first_loss_nats"] == pytest.approx(math.log(2), abs=1e-6)
+    before = weights(folder / "preference")
+    own = load_pretrained(base_without_talk)
+    start = with_vocabulary_of(own, own.config.vocab_size + 5).model.embed_tokens.weight
+    end = Tokenizer.load(folder / "preference" / "final").special_id("<|end|>")
+    assert not torch.equal(before["model.embed_tokens.weight"][end], start[end])
+    stopped_after(folder, "preference", 4)
+    run(recipe, tmp_path / "runs")
+    after = weights(folder / "preference")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_pipeline_cannot_train_the_rows_of_added_tokens(
+    base_without_talk: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    model, tokenizer = load_pretrained(base_without_talk), Tokenizer.from_published(base_without_talk)
+    section = f"[finetune]\ninit_from = '{base_without_talk}'\n" + TRAINING.format(tokens=256) + "[finetune.lora]\n"
+    recipe = load_recipe(write_recipe(section + "[parallel]\npipeline = 2\n"))
+    stage = RunDirectory(tmp_path).stage("finetune")
+    context = StageContext(recipe, RunDirectory(tmp_path), stage, Console(file=io.StringIO()))
+    with pytest.raises(UserError, match=r"finetune\.lora: the rows of the 5 tokens .* a pipeline cannot do"):
+        attach_adapters(context, recipe.finetune, model, tokenizer)
 
 
 def test_fine_tuning_ends_early_and_keeps_the_best_model(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
@@ -361,3 +480,16 @@ def test_weights_of_a_mixture_say_how_often_a_conversation_is_taken(
     assert n_training % 3 == 0
     assert 90 < n_training <= 150
     assert facts["conversations"] > n_training
+
+
+def test_answers_are_shown_to_questions_of_all_sources(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"{name}.jsonl", [{"instruction": f"{name} {n}?", "output": "Yes"} for n in range(50)])
+    section = (
+        f"[finetune]\ninit_from = '{base}'\nsource = ['files:{tmp_path}/a.jsonl', 'files:{tmp_path}/b.jsonl']\n"
+        "validation_fraction = 0.3\nsample_answers = 4\n"
+    )
+    folder, _ = run(write_recipe(section + TRAINING.format(tokens=256), TOP), tmp_path / "runs")
+    asked = [row["messages"][0]["content"][0] for row in read_json(folder / "finetune" / "answers.json")]
+    assert len(asked) == 4
+    assert set(asked) == {"a", "b"}

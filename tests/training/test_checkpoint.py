@@ -52,7 +52,7 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
 
 
-@pytest.mark.parametrize("interrupted", ["sha256_file", "write_json", "_remove"])
+@pytest.mark.parametrize("interrupted", ["sha256_file", "write_json", "remove_checkpoint"])
 def test_a_process_killed_while_writing_leaves_the_one_before(
     tmp_path: Path, interrupted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +98,24 @@ def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(tmp_path: Pat
 
     assert _latest_step(tmp_path) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
+
+
+@pytest.mark.parametrize("name", ["step-00000005", "step-00000005.unfinished", "step-00000003.deleting"])
+def test_a_plain_file_in_the_place_of_a_checkpoint_is_no_hindrance(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("what is this")
+
+    _save(tmp_path, 5)
+
+    assert _latest_step(tmp_path) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("marker", ["[]", "{}", '{"files": []}', '{"files": {"state.json": 5}}'])
+def test_a_marker_that_says_something_else_is_damage(marker: str, tmp_path: Path) -> None:
+    _save(tmp_path, 5, 10)
+    (tmp_path / "step-00000010" / "complete.json").write_text(marker)
+
+    assert _latest_step(tmp_path) == 5
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:

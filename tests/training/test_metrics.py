@@ -1,11 +1,12 @@
 """What is read from the log."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hornbook.training.metrics import MetricsLog, read_metrics, summarize
+from hornbook.training.metrics import MetricsLog, read_metrics, summarize, with_finite_figures
 
 
 def _record(step: int, **fields: Any) -> dict[str, Any]:
@@ -43,6 +44,26 @@ def test_steps_that_are_made_again_are_taken_back(tmp_path: Path) -> None:
         log.write(_record(2, loss_nats=7.0))
 
     assert read_metrics(path) == [_record(1), _record(2, loss_nats=7.0)]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\0" * 20, b"", b'{"step": 2, "lo', b'{"step": 3}', b'{"s\xff": 2}', b"[2]", b"2"]
+)
+def test_what_is_read_ends_before_the_first_damaged_line(damaged: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, step=0) as log:
+        for step in (1, 2, 3):
+            log.write(_record(step))
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], damaged, lines[2], b""]))
+
+    assert read_metrics(path) == [_record(1)]
+
+
+def test_figures_without_a_finite_value_are_left_out_inner_ones_too() -> None:
+    record = _record(1, loss_nats=None, update_ratio=math.inf, evaluation={"validation": {"a": math.nan, "b": 1.0}})
+
+    assert with_finite_figures(record) == _record(1, loss_nats=None, evaluation={"validation": {"b": 1.0}})
 
 
 def test_values_that_json_does_not_know_are_refused(tmp_path: Path) -> None:

@@ -70,3 +70,11 @@ def test_what_was_found_to_fit_is_remembered_for_the_same_device_alone(tmp_path:
     assert MicroBatchSize(16, memory, "cuda:0").rows == 8
     assert MicroBatchSize(4, memory, "cuda:0").rows == 4
     assert MicroBatchSize(16, memory, "cpu").rows == 16
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"device": "cpu"}', '{"rows": 0, "device": "cpu"}'])
+def test_what_is_remembered_badly_is_ignored(content: str, tmp_path: Path) -> None:
+    memory = tmp_path / "micro_batch.json"
+    memory.write_text(content)
+
+    assert MicroBatchSize(16, memory, "cpu").rows == 16

@@ -3,13 +3,16 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from hornbook import runtime
 from hornbook.model.transformer import Transformer
 from hornbook.recipe_training import PretrainSection
+from hornbook.training import optimizers
 from hornbook.training.optimizers import MuonWithAdamW, build_optimizer, orthogonalize
 
 SHAPES = [(4, 4), (6, 4), (4, 6), (4, 4), (6, 4)]
@@ -69,11 +72,18 @@ def test_a_copy_of_the_optimizer_makes_the_same_step(make_model: Callable[..., T
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_orthogonalize_leaves_the_directions_and_makes_their_sizes_about_equal(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "in_bfloat16"), [(torch.float32, False), (torch.float32, True), (torch.float64, False)]
+)
+def test_orthogonalize_leaves_the_directions_and_makes_their_sizes_about_equal(
+    dtype: torch.dtype, in_bfloat16: bool
+) -> None:
     matrices = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
-    result = orthogonalize(matrices.to(dtype)).double()
+    result = orthogonalize(matrices.to(dtype), in_bfloat16)
+
+    assert result.dtype == (torch.bfloat16 if in_bfloat16 else dtype)
+    result = result.double()
 
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
     seen_from_its_axes = left.mT @ result @ right.mT
@@ -81,6 +91,28 @@ def test_orthogonalize_leaves_the_directions_and_makes_their_sizes_about_equal(d
     assert sizes.min() > 0.6
     assert sizes.max() < 1.3
     assert (seen_from_its_axes - torch.diag_embed(sizes)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "is_fast", "expected"),
+    [
+        ("cpu", "float32", True, False),
+        ("cpu", "auto", True, True),
+        ("cpu", "bfloat16", True, True),
+        ("cpu", "bfloat16", False, False),
+        ("cuda", "float32", True, True),
+        ("cuda", "auto", False, False),
+    ],
+)
+def test_muon_multiplies_in_bfloat16_where_that_is_fast_and_on_a_cpu_computed_in(
+    kind: str, precision: str, is_fast: bool, expected: bool, make_section: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizers, "multiplies_bfloat16", lambda device: is_fast)
+    monkeypatch.setattr(runtime, "multiplies_bfloat16", lambda device: is_fast)
+
+    section = make_section(precision=precision)
+
+    assert optimizers._multiplies_in_bfloat16(section, torch.device(kind)) == expected
 
 
 def test_orthogonalize_keeps_a_matrix_of_zeros() -> None:

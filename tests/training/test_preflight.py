@@ -142,3 +142,31 @@ def test_a_model_too_slow_for_the_time_is_said_to_be_unchecked(checks_of: Callab
 
     assert check.passed is None
     assert "not made" in check.sentence
+
+
+def test_weights_without_a_value_pass_none_of_the_checks_that_train(
+    model: Transformer, checks_of: Callable[..., Preflight]
+) -> None:
+    with torch.no_grad():
+        model.head_weight[0, 0] = math.nan
+    checks = checks_of()
+
+    _fails(checks.first_loss(), "nan nats")
+    _fails(checks.update_ratio(), "the loss is nan before the first step")
+    _fails(checks.overfit(), "from nan to nan")
+    _fails(checks.learning_rate_range(), "the loss is nan before the first step")
+
+
+def test_a_loss_that_loses_its_value_while_the_updates_are_measured_is_told(
+    checks_of: Callable[..., Preflight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = checks_of()
+    backward, losses = checks._backward, iter([5.0, 4.0, math.nan])
+
+    def backward_with_given_loss(batch: Batch) -> float:
+        backward(batch)
+        return next(losses)
+
+    monkeypatch.setattr(checks, "_backward", backward_with_given_loss)
+
+    _fails(checks.update_ratio(), "the loss is nan after step 2. Lower lr and muon_lr")

@@ -82,12 +82,12 @@ class _OutOfMemoryAt(NextToken):
 
 
 @pytest.mark.parametrize("call", range(1, 13))
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_running_out_of_memory_at_any_micro_batch_leaves_the_curve(
-    call: int, dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
+    call: int, optimizer: str, dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
 ) -> None:
-    # AdamW: Muon's orthogonalisation magnifies rounding in these nearly singular gradients.
-    options = {"micro_batch_size": 4, "optimizer": "adamw", "dtype": dtype}
+    options = {"micro_batch_size": 4, "optimizer": optimizer, "dtype": dtype}
     undisturbed = make_trainer("undisturbed", **options)
     undisturbed.train()
 
@@ -98,11 +98,12 @@ def test_running_out_of_memory_at_any_micro_batch_leaves_the_curve(
     assert _losses(disturbed) == pytest.approx(_losses(undisturbed), rel=tolerance)
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_running_out_of_memory_again_and_in_the_backward_pass_leaves_the_curve(
-    dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
+    optimizer: str, dtype: torch.dtype, tolerance: float, make_trainer: MakeTrainer
 ) -> None:
-    options = {"optimizer": "adamw", "dtype": dtype}
+    options = {"optimizer": optimizer, "dtype": dtype, "total_steps": 20}
     undisturbed = make_trainer("undisturbed", **options)
     undisturbed.train()
     disturbed = make_trainer("disturbed", objective=_OutOfMemoryAt({2, 4}), **options)
@@ -234,7 +235,30 @@ def test_many_steps_in_a_row_that_are_not_finite_end_the_run(make_trainer: MakeT
         make_trainer(objective=_NotFiniteAt({1, 2, 3, 4, 5})).train()
 
 
+def test_weights_without_a_value_end_the_run_with_the_same_sentence(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    with torch.no_grad():
+        trainer.model.head_weight[0, 0] = float("nan")
+    trainer.notes = lambda: {"update_ratio": float("nan")}
+
+    with pytest.raises(RunFailed, match="not finite for 5 steps in a row"):
+        trainer.train()
+
+
 # Evaluation and what is written
+
+
+def test_a_figure_without_a_finite_value_is_left_out_of_its_line(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(evaluators={"validation": lambda model: {"bits_per_byte": math.nan, "perplexity": 2.0}})
+    trainer.notes = lambda: {"update_ratio": math.inf, "labelled_fraction": 0.5}
+
+    result = trainer.train()
+
+    records = read_metrics(trainer.directory / "metrics.jsonl")
+    assert len(records) == 6
+    assert all("update_ratio" not in record and record["labelled_fraction"] == 0.5 for record in records)
+    assert result.last_evaluation == {"validation": {"perplexity": 2.0}}
+    assert result.best_bits_per_byte == {}
 
 
 def test_evaluators_run_at_intervals_and_at_the_end_without_gradients(make_trainer: MakeTrainer) -> None:
@@ -350,6 +374,54 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(make_train
     assert "Going on from step 4 of 6" in said.getvalue()
     assert _is_same(_weights(again), expected)
     assert _losses(again) == losses
+
+
+def _spoil(path: Path, line: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = b"\0" * len(lines[line])
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("damage", "from_step"),
+    [
+        (Path.unlink, 0),
+        (lambda path: path.write_bytes(b""), 0),
+        (lambda path: path.write_bytes(b"\0" * 500), 0),
+        (lambda path: _spoil(path, 0), 0),
+        (lambda path: _spoil(path, 4), 4),
+        (lambda path: _spoil(path, 5), 4),
+    ],
+    ids=["lost", "empty", "zeros", "first line", "fifth line", "last line"],
+)
+def test_a_log_that_does_not_reach_the_checkpoint_is_said_and_its_steps_are_made_again(
+    damage: Callable[[Path], object], from_step: int, make_trainer: MakeTrainer
+) -> None:
+    options: dict[str, Any] = {"checkpoint_interval_steps": 2, "keep_checkpoints": 2}
+    first = make_trainer(**options)
+    result = first.train()
+    expected, losses = _weights(first), _losses(first)
+    damage(first.directory / "metrics.jsonl")
+
+    said = io.StringIO()
+    again = make_trainer(console=Console(file=said, width=500), **options)
+    result_again = again.train()
+
+    instead = f"step-0000000{from_step} is taken instead" if from_step else "the training begins anew"
+    assert said.getvalue().count("metrics.jsonl: is missing or damaged after line") == 1
+    assert f"so step-00000006 is of no use: {instead}." in said.getvalue()
+    assert _is_same(_weights(again), expected)
+    assert _losses(again) == losses
+    assert (result_again.tokens, result_again.final_loss_nats) == (result.tokens, result.final_loss_nats)
+
+
+def test_a_training_that_began_anew_never_returns_to_the_course_before(make_trainer: MakeTrainer) -> None:
+    first = make_trainer(checkpoint_interval_steps=2)
+    first.train()
+    (first.directory / "metrics.jsonl").unlink()
+
+    with pytest.raises(RunFailed, match=r"not finite for 5 steps in a row, up to step 5\. Lower"):
+        make_trainer(objective=_NotFiniteAt({1, 2, 3, 4, 5})).train()
 
 
 def test_lines_written_after_the_checkpoint_are_not_kept_twice(make_trainer: MakeTrainer) -> None:

@@ -11,7 +11,6 @@ is not.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from hornbook.batching.packing import Batch, Piece, Row, cut, fill, padding_fraction, plan_rows
 from hornbook.batching.shards import Documents
 from hornbook.errors import UserError
-from hornbook.runtime import numpy_generator
+from hornbook.runtime import derive_seed, numpy_generator
 
 # Documents that are packed at once. Enough that best fit finds partners, few enough that an order of kinds survives.
 _BLOCK_DOCUMENTS = 2048
@@ -179,16 +178,35 @@ def evaluation_batches(
 ) -> Iterator[tuple[Batch, int]]:
     """Every document once and in order, as (batch, the bytes of raw text that its labels stand for).
 
-    A document that does not fit in the rest of a row starts a new one. It ends after `max_rows` rows where
-    that is given, perhaps within a document. A piece of a document counts for its share of the document's
-    bytes by tokens; over a whole document the count is exact. Raises UserError where there are no tokens.
+    A document that does not fit in the rest of a row starts a new one. Where `max_rows` is given and there are more
+    rows, so many of them are taken from everywhere, since documents may stand source after source; of a document
+    perhaps only a part. A piece of a document counts for its share of the document's bytes by tokens; over a whole
+    document the count is exact. Raises UserError where there are no tokens.
     """
     if not documents.lengths.any():
         raise UserError("The validation data has no tokens. Check the recipe's sources and validation_fraction.")
-    rows = list(islice(_rows_in_order(documents.lengths, row_tokens), max_rows))
+    if max_rows is None:
+        rows = list(_rows_in_order(documents.lengths, row_tokens))
+    else:
+        # Counted first, and made again: there may be far more of them than are to be held.
+        n_rows = sum(1 for _ in _rows_in_order(documents.lengths, row_tokens))
+        taken = set(spread_numbers(n_rows, max_rows))
+        rows = [row for number, row in enumerate(_rows_in_order(documents.lengths, row_tokens)) if number in taken]
     for start in range(0, len(rows), rows_per_batch):
         part = rows[start : start + rows_per_batch]
         yield fill(part, documents, row_tokens, pad_id), _bytes_of(part, documents)
+
+
+def spread_numbers(n_items: int, n_wanted: int) -> list[int]:
+    """`n_wanted` of the numbers below `n_items`, in order, or all of them where there are no more.
+
+    One of each stretch of equal length, drawn by hash: so of things that stand class after class each class has its
+    share, and of things that take turns as well. They are the same ones every time.
+    """
+    if n_wanted >= n_items:
+        return list(range(n_items))
+    stretches = [(place * n_items // n_wanted, (place + 1) * n_items // n_wanted) for place in range(n_wanted)]
+    return [start + derive_seed("spread", start, stop) % (stop - start) for start, stop in stretches]
 
 
 def _rows_in_order(lengths: np.ndarray, row_tokens: int) -> Iterator[Row]:

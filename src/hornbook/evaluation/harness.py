@@ -27,15 +27,15 @@ def run_harness(
 ) -> None:
     """Let the harness ask a model its tasks, and print the scores. to: a file for the scores and every sample.
 
-    Raises UserError where the harness is not installed, and for a task that it does not have.
+    Raises UserError where the harness is not installed, for a task that it does not have, and for one that it cannot
+    load, such as for want of its data.
     """
     try:
         from lm_eval import evaluator
-        from lm_eval import tasks as harness_tasks
     except ImportError as problem:
         raise UserError("--harness: needs lm-eval. Install it with: pip install 'hornbook[harness]'") from problem
     engine = load_engine(find_model(model, ("pretrain", *TUNED_STAGES)), EngineOptions("float32", int8))
-    manager = harness_tasks.TaskManager()
+    manager = _task_manager(tasks)
     wanted: list[Any] = []
     for name in (name.strip() for name in tasks.split(",")):
         if name.endswith((".yaml", ".yml")):
@@ -59,6 +59,25 @@ def run_harness(
         print(json.dumps(found["results"], indent=2, default=str))
     else:
         Console().print(_table(found["results"]))
+
+
+def _task_manager(asked: str) -> Any:
+    """The harness's tasks. Whatever it raises where one cannot be loaded becomes a UserError; asked: what was named."""
+    from lm_eval.tasks import TaskManager
+
+    class Tasks(TaskManager):
+        def load(self, task_list: Any) -> Any:
+            try:
+                return super().load(task_list)
+            except Exception as problem:  # of the task's own file, of its data, or of the way to them
+                what = str(problem).partition("\n")[0]
+                raise UserError(
+                    f"--harness {asked}: lm-eval cannot load this ({type(problem).__name__}: {what}). The data of its "
+                    "tasks come from the Hugging Face hub, unless they were fetched before: go online, or name a file "
+                    "NAME.yaml that reads local data."
+                ) from problem
+
+    return Tasks()
 
 
 def _task_file(path: Path) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def bits_per_byte(
 
     dtype is the type to compute in, under autocast; the sums are in float64. Returns bits_per_byte, loss_nats
     (per token), perplexity (e to the loss, at most e^700, so that it stays a number), and what they were taken
-    over: tokens and bytes. `max_rows` bounds the rows that are read. Raises UserError where there are no
-    tokens.
+    over: tokens and bytes. `max_rows` bounds the rows that are read; they are taken from everywhere. Raises UserError
+    where there are no tokens.
     """
     device = next(model.parameters()).device
     objective = NextToken()

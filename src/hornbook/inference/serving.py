@@ -68,8 +68,8 @@ class Refused(Exception):
         self.status, self.message, self.code = status, message, code
 
 
-_Format = Callable[[Delta, int], dict[str, Any]]
-"""A choice of an answer from a delta and the number of characters before it."""
+_Format = Callable[[Delta, bool], dict[str, Any]]
+"""A choice of an answer from a delta, and whether that is its first."""
 
 
 class Serving:
@@ -107,8 +107,8 @@ class Serving:
         prompts = await asyncio.to_thread(self._encoded, body.prompts)
         choices = self._choices(body, prompts, body.max_tokens, body.logprobs, ())
 
-        def part(delta: Delta, offset: int) -> dict[str, Any]:
-            probabilities = body.logprobs is not None and text_logprobs(delta.tokens, self._tokenizer, offset)
+        def part(delta: Delta, _: bool) -> dict[str, Any]:
+            probabilities = body.logprobs is not None and text_logprobs(delta.tokens, self._tokenizer)
             fields = {"index": delta.index, "text": delta.text, "finish_reason": delta.finish}
             return fields | {"logprobs": probabilities or None}
 
@@ -124,8 +124,8 @@ class Serving:
         choices = self._choices(body, [prompt], body.answer_tokens, body.n_alternatives, stop_ids)
 
         def part(key: str) -> _Format:
-            def fields(delta: Delta, offset: int) -> dict[str, Any]:
-                role = {"role": "assistant"} if key == "message" or offset == 0 else {}
+            def fields(delta: Delta, is_first: bool) -> dict[str, Any]:
+                role = {"role": "assistant"} if is_first else {}
                 probabilities = chat_logprobs(delta.tokens, self._tokenizer) if body.logprobs else None
                 content = {key: role | {"content": delta.text}, "logprobs": probabilities}
                 return {"index": delta.index, **content, "finish_reason": delta.finish}
@@ -212,7 +212,7 @@ class Serving:
             await coming.aclose()  # type: ignore[attr-defined]
             return Response(status_code=499)
         self._count(choices, started)
-        made = [whole(delta, 0) for delta in answered]
+        made = [whole(delta, True) for delta in answered]
         return JSONResponse(head | {"choices": made, "usage": usage(choices)})
 
     async def _events(
@@ -225,12 +225,12 @@ class Serving:
         wants_usage: bool,
         started: float,
     ) -> AsyncIterator[str]:
-        offsets = [0] * len(choices)
+        begun: set[int] = set()
         try:
             async for delta in _chain(first, coming):
                 if delta.text or delta.tokens or delta.finish:
-                    yield _event(head | {"choices": [part(delta, offsets[delta.index])]})
-                    offsets[delta.index] += len(delta.text)
+                    yield _event(head | {"choices": [part(delta, delta.index not in begun)]})
+                    begun.add(delta.index)
         except TooSlow:
             yield _error_event(f"The answer took longer than {self._limits.seconds:g} s.", "timeout")
         except Exception:  # such as a device out of memory; the status was sent when the answer began

@@ -14,14 +14,14 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
-        self._tokenizer, self._stop_strings = tokenizer, [stop for stop in stop_strings if stop]
+        self.tokenizer, self._stop_strings = tokenizer, [stop for stop in stop_strings if stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
         self.has_stopped = False
 
     def add(self, token: int) -> str:
         """The text that has become certain with this token; none after a stop string, which is not part of it."""
-        return self._release(self._decoder.decode(self._tokenizer.token_bytes(token)))
+        return self._release(self._decoder.decode(self.tokenizer.token_bytes(token)))
 
     def finish(self) -> str:
         """What was still held back, after the last token."""

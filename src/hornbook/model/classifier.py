@@ -70,10 +70,13 @@ def load_classifier(directory: Path) -> Classifier:
     config = read_config(directory)
     labels = read_json(directory / CONFIG_FILE).get("id2label")
     tensors = dict(read_weights(directory))
-    if not labels or _SCORE not in tensors:
+    if not isinstance(labels, dict) or not labels or _SCORE not in tensors:
         raise UserError(f"{directory}: this model has no classes. Train one with a recipe that has a section classify.")
+    numbers = [str(number) for number in range(len(labels))]
+    if set(labels) != set(numbers):
+        raise UserError(f"{directory / CONFIG_FILE}: id2label does not number the classes 0, 1, 2 and so on")
     score = tensors.pop(_SCORE)
-    classifier = Classifier(config, [labels[str(number)] for number in range(len(labels))])
+    classifier = Classifier(config, [labels[number] for number in numbers])
     try:
         classifier.load_state_dict(from_hugging_face(tensors, classifier.config) | {_SCORE: score})
     except (KeyError, RuntimeError) as problem:

@@ -79,7 +79,10 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder}: there is no {CONFIG_FILE} here, which every model in Hugging Face's layout has")
-    return config_from_json(read_json(path), path)
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: holds no settings by name, as the configuration of a model must")
+    return config_from_json(settings, path)
 
 
 def config_from_json(settings: Json, path: Path) -> ModelConfig:

@@ -54,6 +54,8 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: there is no such file; Hornbook reads safetensors only") from None
         except SafetensorError as error:
             raise UserError(f"{path}: this is not a whole safetensors file: {error}") from None
+        except OSError as error:
+            raise UserError(f"{path}: this is not a file that can be read ({error})") from None
     return tensors
 
 
@@ -62,7 +64,8 @@ def weight_files(directory: Path) -> list[Path]:
     index = directory / INDEX_FILE
     if (directory / WEIGHTS_FILE).exists() or not index.exists():
         return [directory / WEIGHTS_FILE]
-    places = read_json(index).get("weight_map")
+    found = read_json(index)
+    places = found.get("weight_map") if isinstance(found, dict) else None
     names = set(places.values()) if isinstance(places, dict) else set()
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise UserError(f"{index}: names no files of its own folder, as an index of weights must")

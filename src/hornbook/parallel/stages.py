@@ -81,7 +81,9 @@ class Received(nn.Embedding):
 
     def __init__(self, weight: Tensor | None) -> None:
         nn.Module.__init__(self)
-        self.register_parameter("weight", None if weight is None else nn.Parameter(weight.detach().clone()))
+        # Frozen where it was: beside adapters, the model's own weights are.
+        own = None if weight is None else nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+        self.register_parameter("weight", own)
         self.hidden: Tensor | None = None
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hornbook.batching.loader import spread_numbers
 from hornbook.batching.packing import IGNORE_INDEX, Batch, Piece, Row, fill
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.errors import UserError
@@ -76,9 +77,10 @@ def run(context: StageContext) -> dict[str, Any]:
         highlight=False,
     )
     weights = _class_weights(split.training, split.classes, section)
+    # Texts stand class after class, and those that are looked at in the training are of all classes.
+    shown = [split.validation[number] for number in spread_numbers(len(split.validation), section.evaluation_rows)]
     parts = [
-        _encode(texts, split.classes, weights, tokenizer, row_tokens)
-        for texts in (split.training, split.validation[: section.evaluation_rows], split.test)
+        _encode(texts, split.classes, weights, tokenizer, row_tokens) for texts in (split.training, shown, split.test)
     ]
     model = classifier_on(base, split.classes, torch_generator(seed, "head"))
     on_device(model, section)

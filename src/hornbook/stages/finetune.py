@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hornbook.batching.loader import spread_numbers
 from hornbook.batching.shards import DocumentTokens, MemoryDocuments
 from hornbook.inference.engine import Engine
 from hornbook.model.transformer import Transformer
@@ -40,7 +41,7 @@ def run(context: StageContext) -> dict[str, Any]:
     training: list[DocumentTokens] = []
     validation: list[DocumentTokens] = []
     n_too_long = 0
-    prompts: list[list[Message]] = []
+    held_back: list[Sequence[Message]] = []
     conversations = list(_weighted_conversations(section, context.recipe.storyworld))
     clean, receipt = decontaminate([messages for messages, _ in conversations], benchmarks_of(context.recipe))
     write_json(context.stage.path / "decontamination.json", receipt)
@@ -55,8 +56,7 @@ def run(context: StageContext) -> dict[str, Any]:
         document = DocumentTokens(ids, n_bytes, mask)
         if derive_seed(context.recipe.seed, "finetune split", number) / 2**63 < section.validation_fraction:
             validation.append(document)
-            if len(prompts) < section.sample_answers:
-                prompts.append(_up_to_last_answer(messages))
+            held_back.append(messages)
         else:
             extra = derive_seed(context.recipe.seed, "finetune mixture", number) / 2**63
             training += [document] * math.floor(weight + extra)
@@ -68,8 +68,10 @@ def run(context: StageContext) -> dict[str, Any]:
         f"{n_too_long:,} left out as longer than a row, {n_contaminated:,} as giving away what is evaluated",
         highlight=False,
     )
+    asked = spread_numbers(len(held_back), section.sample_answers)
+    prompts = [_up_to_last_answer(held_back[number]) for number in asked]
     documents = MemoryDocuments(training), MemoryDocuments(validation)
-    attach_adapters(context, section.lora, model)
+    attach_adapters(context, section, model, tokenizer)
 
     def show_answers(model: Transformer) -> dict[str, float]:
         return _show_answers(model, tokenizer, prompts, context)
@@ -83,7 +85,7 @@ def run(context: StageContext) -> dict[str, Any]:
         few_labels=True,
         more_evaluators={"answers": show_answers} if prompts else {},
         patience=section.patience,
-        before_saving=lambda model: keep_adapters(context, section.lora, model, section.init_from or ""),
+        before_saving=lambda model: keep_adapters(context, section, model),
     )
     return facts | {
         "conversations": len(training) + len(validation),

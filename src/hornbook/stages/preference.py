@@ -1,13 +1,17 @@
 """Preference: the model learns which of two answers is the better one (DPO)."""
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from hornbook.batching.loader import spread_numbers
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.answers import Answer, answer_batch, answer_tensors
 from hornbook.objectives.log_probabilities import token_log_probabilities
@@ -50,7 +54,7 @@ def run(context: StageContext) -> dict[str, Any]:
     training, validation, left_out = _read_pairs(context, tokenizer, row_tokens)
     dtype = on_device(model, section)
     reference = _reference(context.stage.path, model, [*training, *validation], row_tokens, tokenizer.pad_id, dtype)
-    attach_adapters(context, section.lora, model)
+    attach_adapters(context, section, model, tokenizer)
     batches = PairBatches(
         training,
         reference[: 2 * len(training)],
@@ -59,8 +63,10 @@ def run(context: StageContext) -> dict[str, Any]:
         tokenizer.pad_id,
         derive_seed(context.recipe.seed, context.stage.name),
     )
-    shown = validation[: max(1, section.evaluation_rows // 2)]
-    reference_of_shown = reference[2 * len(training) :][: 2 * len(shown)]
+    # Pairs stand source after source, and those that are looked at in the training are of all sources.
+    numbers = spread_numbers(len(validation), max(1, section.evaluation_rows // 2))
+    shown = [validation[number] for number in numbers]
+    reference_of_shown = reference[2 * len(training) :].unflatten(0, (-1, 2))[numbers].flatten(0, 1)
     held_back = PairBatches(shown, reference_of_shown, 1, row_tokens, tokenizer.pad_id, seed=0)
     objective = DirectPreference(section.beta, section.label_smoothing, section.length_normalised)
 
@@ -83,8 +89,9 @@ def run(context: StageContext) -> dict[str, Any]:
         "chosen_likelier": last["chosen_likelier"],
         "chosen_likelier_before": before,
         "accuracy": last["accuracy"],
-        "margin": last["margin"],
-        "kl_nats": last["kl_nats"],
+        # Missing where they had no finite value.
+        "margin": last.get("margin", math.nan),
+        "kl_nats": last.get("kl_nats", math.nan),
         "first_loss_nats": read_metrics(context.stage.path / "metrics.jsonl")[0]["loss_nats"],
         "pairs": len(training) + len(validation),
         **left_out,
@@ -169,10 +176,14 @@ def as_answers(pair: PreferencePair, tokenizer: Tokenizer) -> Pair:
 def _reference(
     folder: Path, model: Transformer, pairs: Sequence[Pair], row_tokens: int, pad_id: int, dtype: torch.dtype
 ) -> Tensor:
-    """The model's log-probability of each label, (2 pairs, row_tokens); read again where a killed run computed it."""
+    """The model's log-probability of each label, (2 pairs, row_tokens), in nats.
+
+    What a killed run computed is read again, unless its file is damaged.
+    """
     path = folder / _REFERENCE_FILE
     if path.is_file():
-        return load_file(path)["log_probabilities"]
+        with suppress(SafetensorError):
+            return load_file(path)["log_probabilities"]
     answers = [answer for pair in pairs for answer in pair]
     device = model.head_weight.device
     parts = []

@@ -40,7 +40,7 @@ def run(context: StageContext) -> dict[str, Any]:
     training, validation, n_too_long = _read_tasks(context, tokenizer, row_tokens)
     dtype = on_device(model, section)
     reference = copy.deepcopy(model).requires_grad_(False)
-    attach_adapters(context, section.lora, model)
+    attach_adapters(context, section, model, tokenizer)
     seed = derive_seed(context.recipe.seed, context.stage.name)
     rollouts = Rollouts(model, reference, tokenizer, training, section, row_tokens, dtype, seed)
 

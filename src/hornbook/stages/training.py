@@ -277,10 +277,10 @@ def train_stage(
             trained.expected.drawn(),
         )
         save_final(folder / "final", model, tokenizer)
-    last = result.last_evaluation["validation"]["bits_per_byte"]
+    last = result.last_evaluation["validation"].get("bits_per_byte", math.nan)  # missing where not finite
     facts = {
         # With patience, the model that is kept is the best one.
-        "validation_bits_per_byte": last if waiting is None else result.best_bits_per_byte["validation"],
+        "validation_bits_per_byte": last if waiting is None else result.best_bits_per_byte.get("validation", math.nan),
         "floor_bits_per_byte": floor_bits_per_byte,
         "final_loss_nats": result.final_loss_nats,
         "tokens": result.tokens,

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from hornbook.errors import RunFailed
 from hornbook.parallel.mesh import Mesh
-from hornbook.run_directory import read_json, sha256_file, sync_folder, write_json
+from hornbook.run_directory import read_json, remove, sha256_file, sync_folder, write_json
 from hornbook.training.disk import reason_of
 
 _STATE = "state.json"
@@ -143,14 +143,14 @@ def save_checkpoint(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     if is_first:
-        _remove(final)
+        remove_checkpoint(final)
         os.rename(unfinished, final)
         sync_folder(directory)
         found = _checkpoints_newest_first(directory)
         position = found.index(final)
         too_old = [path for path in found[position + keep :] if not _is_milestone(path, milestone_interval_steps)]
         for doomed in found[:position] + too_old:
-            _remove(doomed)
+            remove_checkpoint(doomed)
     _meet(group)
     return final
 
@@ -212,11 +212,24 @@ def read_state(path: Path) -> dict[str, Any]:
     return read_json(path / _STATE)
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """The steps that have a checkpoint, newest first, whether it is intact or not."""
+    return [_step_of(path) for path in _checkpoints_newest_first(directory)]
+
+
 def remove_unfinished_checkpoints(directory: Path) -> None:
     """Delete what a killed process left of checkpoints that it was writing or deleting."""
     for suffix in (_UNFINISHED, _DELETING):
         for path in directory.glob(f"*{suffix}"):
-            shutil.rmtree(path)
+            remove(path)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete a checkpoint. It is renamed first: killed in the middle, no half of it may pass for a whole."""
+    if path.exists():
+        doomed = path.with_suffix(_DELETING)
+        os.rename(path, doomed)
+        remove(doomed)
 
 
 @contextmanager
@@ -233,27 +246,23 @@ def _checkpoints_newest_first(directory: Path) -> list[Path]:
 
 
 def _is_milestone(path: Path, interval_steps: int | None) -> bool:
-    return interval_steps is not None and int(path.name.removeprefix("step-")) % interval_steps == 0
+    return interval_steps is not None and _step_of(path) % interval_steps == 0
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        files = json.loads((path / _MARKER).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = json.loads((path / _MARKER).read_text())["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{_MARKER} cannot be read: {error}"
-    for name, expected in files.items():
+    for name, expected in files:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
+        if expected != {"bytes": file.stat().st_size, "sha256": sha256_file(file)}:
             return f"{name} has changed since it was written"
     return None
-
-
-def _remove(path: Path) -> None:
-    """Delete a checkpoint. It is renamed first: killed in the middle, no half of it may pass for a whole."""
-    if path.exists():
-        doomed = path.with_suffix(_DELETING)
-        os.rename(path, doomed)
-        shutil.rmtree(doomed)

@@ -6,6 +6,7 @@ run that was never interrupted, timings apart.
 """
 
 import json
+import math
 import os
 import statistics
 from dataclasses import dataclass
@@ -22,15 +23,26 @@ _FINAL_LOSS_STEPS = 50
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of all steps so far. Where the last line is still being written, it is left out."""
-    records = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
+    """The records of steps 1, 2, 3 and so on, up to the first line that is damaged or still being written."""
+    records: list[Record] = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             break
+        if not isinstance(record, dict) or record.get("step") != len(records) + 1:
+            break
+        records.append(record)
     return records
+
+
+def with_finite_figures(record: Record) -> Record:
+    """The record without the figures that have no finite value, inner ones too: JSON does not know these."""
+    return {
+        name: with_finite_figures(value) if isinstance(value, dict) else value
+        for name, value in record.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 class MetricsLog:
@@ -42,7 +54,7 @@ class MetricsLog:
     compiled or warmed up), micro_batch_size (rows), what the objective reports besides, where the model
     was evaluated, evaluation, such as {"validation": {"bits_per_byte": 1.02}}, and activation_rms, the size of the
     numbers that some layers hand on; what its batch holds and how far its weights move (hornbook.training.signs); and
-    rolled_back_from_step where the training went back before this step.
+    rolled_back_from_step where the training went back before this step. A figure that had no finite value is missing.
     """
 
     def __init__(self, path: Path, step: int) -> None:

@@ -33,9 +33,9 @@ class MicroBatchSize:
     def __init__(self, rows: int, memory: Path | None = None, device: str = "") -> None:
         self.rows, self._memory, self._device = rows, memory, device
         if memory is not None and memory.is_file():
-            remembered = read_json(memory)
-            if remembered["device"] == device:
-                self.rows = min(rows, remembered["rows"])
+            match read_json(memory):
+                case {"device": known, "rows": int(remembered)} if known == device and remembered > 0:
+                    self.rows = min(rows, remembered)
 
     def split(self, batch: Batch) -> Iterator[Batch]:
         """The batch in pieces of that many rows; the last may have fewer."""

@@ -26,7 +26,7 @@ from hornbook.kernels.blocks import BlockKernels, load_blocks
 from hornbook.model.transformer import Transformer
 from hornbook.parallel.shards import cut_like, gathered, own_part
 from hornbook.recipe_training import TrainingSection
-from hornbook.runtime import pick_dtype
+from hornbook.runtime import multiplies_bfloat16, pick_dtype
 
 _MUON_MOMENTUM = 0.95
 _ADAMW_EPSILON = 1e-8
@@ -54,20 +54,30 @@ def build_optimizer(model: Transformer, section: TrainingSection) -> "MuonWithAd
             decayed.append(parameter)
         else:
             undecayed.append(parameter)
+    in_bfloat16 = _multiplies_in_bfloat16(section, next(model.parameters()).device)
+    muon_options = {"kind": "muon", "lr": section.muon_lr, "in_bfloat16": in_bfloat16}
     adamw_options = {"kind": "adamw", "lr": section.lr, "betas": (section.beta1, section.beta2)}
     groups = [
-        {"params": by_muon, "kind": "muon", "lr": section.muon_lr, "weight_decay": section.weight_decay},
+        {"params": by_muon, **muon_options, "weight_decay": section.weight_decay},
         {"params": decayed, **adamw_options, "weight_decay": section.weight_decay},
         {"params": undecayed, **adamw_options, "weight_decay": 0.0},
     ]
     return MuonWithAdamW([group for group in groups if group["params"]])
 
 
+def _multiplies_in_bfloat16(section: TrainingSection, device: torch.device) -> bool:
+    """Whether Muon multiplies float32 matrices in bfloat16: where the hardware does, and on a CPU only where the recipe
+    computes in it, so that float32 there is float32 throughout."""
+    is_wanted = device.type != "cpu" or pick_dtype(section.precision, device) == torch.bfloat16
+    return is_wanted and multiplies_bfloat16(device)
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
     """One optimizer whose parameter groups are each updated by Muon or by AdamW, as their "kind" says.
 
-    Each group has a "kind" ("muon" or "adamw"), "lr" and "weight_decay", and with AdamW "betas". "peak_lr"
-    remembers the "lr" given, for `scale_learning_rates` to multiply.
+    Each group has a "kind" ("muon" or "adamw"), "lr" and "weight_decay", with AdamW "betas", and with Muon
+    "in_bfloat16" where float32 matrices are to be multiplied so. "peak_lr" remembers the "lr" given, for
+    `scale_learning_rates` to multiply.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -95,17 +105,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 {name: own_part(tensor) for name, tensor in self.state[parameter].items()} for parameter in parameters
             ]
             if group["kind"] == "muon":
-                kernels = _kernels_for(parameters)
-                _muon_step(parameters, gradients, states, group["lr"], group["weight_decay"], kernels)
+                _muon_step(parameters, gradients, states, group)
             else:
                 _adamw_step([own_part(parameter) for parameter in parameters], gradients, states, group)
         return loss
 
 
-def _kernels_for(matrices: list[Tensor]) -> BlockKernels | None:
-    """The C functions for a step of Muon, where the matrices are on a CPU that multiplies bfloat16; else None."""
+def _kernels_for(matrices: list[Tensor], in_bfloat16: bool) -> BlockKernels | None:
+    """The C functions for a step of Muon, where it multiplies float32 matrices on a CPU in bfloat16; else None."""
     fit = all(matrix.device.type == "cpu" and matrix.dtype == torch.float32 for matrix in matrices)
-    return load_blocks() if matrices and fit and pick_dtype("auto", matrices[0].device) == torch.bfloat16 else None
+    return load_blocks() if in_bfloat16 and matrices and fit else None
 
 
 def _muon_state(parameter: Tensor) -> dict[str, Tensor]:
@@ -145,19 +154,19 @@ def _muon_step(
     matrices: list[Tensor],
     gradients: list[Tensor],
     states: list[dict[str, Tensor]],
-    learning_rate: float,
-    weight_decay: float,
-    kernels: BlockKernels | None,
+    group: dict[str, Any],
 ) -> None:
     """Muon (Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), Nesterov momentum, and the
     decoupled weight decay that Moonshot AI added (Liu et al. 2025, arXiv:2502.16982).
 
     A matrix that is spread over processes is gathered for it, and each process orthogonalises all matrices that it has
-    a part of. kernels: the same on a CPU, one matrix after the other while it is in the cache.
+    a part of. C functions do the same on a CPU, one matrix after the other while it is in the cache.
     """
+    in_bfloat16 = group.get("in_bfloat16", False)
+    kernels = _kernels_for(matrices, in_bfloat16)
     momenta = [state["momentum"] for state in states]
-    step_sizes = [learning_rate * _longer_step(matrix) for matrix in matrices]
-    kept = 1 - learning_rate * weight_decay
+    step_sizes = [group["lr"] * _longer_step(matrix) for matrix in matrices]
+    kept = 1 - group["lr"] * group["weight_decay"]
     if kernels is not None and not any(isinstance(matrix, DTensor) for matrix in matrices):
         whole = [gradient.contiguous() for gradient in gradients]
         kernels.muon_step(matrices, whole, momenta, _MUON_MOMENTUM, _COEFFICIENTS, _ITERATIONS, kept, step_sizes)
@@ -168,7 +177,7 @@ def _muon_step(
         for direction, matrix in zip(torch._foreach_lerp(gradients, momenta, _MUON_MOMENTUM), matrices, strict=True)
     ]
     if kernels is None:
-        directions = _orthogonal_together(directions)
+        directions = _orthogonal_together(directions, in_bfloat16)
     else:
         directions = [direction.contiguous() for direction in directions]
         kernels.orthogonalize(directions, _COEFFICIENTS, _ITERATIONS)
@@ -182,14 +191,14 @@ def _longer_step(matrix: Tensor) -> float:
     return math.sqrt(max(1.0, n_outputs / n_inputs))
 
 
-def _orthogonal_together(matrices: list[Tensor]) -> list[Tensor]:
+def _orthogonal_together(matrices: list[Tensor], in_bfloat16: bool) -> list[Tensor]:
     """Each orthogonalised. Those of one shape, perhaps turned, go together: a few large batched products."""
     indices_by_shape = defaultdict(list)
     for index, matrix in enumerate(matrices):
         indices_by_shape[min(matrix.shape), max(matrix.shape)].append(index)
     orthogonal = list(matrices)
     for indices in indices_by_shape.values():
-        together_NRC = orthogonalize(torch.stack([_widened(matrices[index]) for index in indices]))
+        together_NRC = orthogonalize(torch.stack([_widened(matrices[index]) for index in indices]), in_bfloat16)
         for index, orthogonal_RC in zip(indices, together_NRC, strict=True):
             n_outputs, n_inputs = matrices[index].shape
             orthogonal[index] = orthogonal_RC.T if n_outputs > n_inputs else orthogonal_RC
@@ -201,17 +210,17 @@ def _widened(matrix: Tensor) -> Tensor:
     return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
 
 
-def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+def orthogonalize(matrices_NRC: Tensor, in_bfloat16: bool = False) -> Tensor:
     """About U V^T for each matrix U S V^T of a stack, by Newton-Schulz iterations: (N,R,C), R <= C.
 
-    float32 is computed in bfloat16 where the hardware multiplies that natively: five iterations leave
-    singular values between 0.7 and 1.2 anyway. A matrix of zeros stays one. Eager code is used on purpose:
-    these are plain batched products, which compiling was measured not to speed up.
+    in_bfloat16: float32 is computed in bfloat16, which is enough for learning: five iterations leave singular
+    values between 0.7 and 1.2 anyway. A matrix of zeros stays one. Eager code is used on purpose: these are plain
+    batched products, which compiling was measured not to speed up.
     """
     a, b, c = _COEFFICIENTS
     x_NRC = matrices_NRC / (torch.linalg.matrix_norm(matrices_NRC, keepdim=True) + 1e-7)
-    if x_NRC.dtype == torch.float32:
-        x_NRC = x_NRC.to(pick_dtype("auto", x_NRC.device))
+    if in_bfloat16 and x_NRC.dtype == torch.float32:
+        x_NRC = x_NRC.bfloat16()
     for _ in range(_ITERATIONS):
         gram_NRR = x_NRC @ x_NRC.mT
         polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)

@@ -17,7 +17,7 @@ from hornbook.batching.packing import IGNORE_INDEX, Batch
 from hornbook.model.transformer import Transformer
 from hornbook.objectives.objective import Objective
 from hornbook.recipe_training import TrainingSection
-from hornbook.runtime import torch_generator
+from hornbook.training.leaks import dependence
 from hornbook.training.optimizers import build_optimizer
 
 _LESSON_TOKENS = 256
@@ -121,22 +121,8 @@ class Preflight:
         chosen = documents_T == min(1, int(documents_T.max()))
         places = chosen.nonzero().flatten()
         place = int(places[len(places) // 2])
-        embedded: list[Tensor] = []
-
-        def cut(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            embedded.append(output.detach().requires_grad_())
-            return embedded[0]
-
-        hook = self._model.model.embed_tokens.register_forward_hook(cut)
-        try:
-            with self._autocast():  # the attention that trains is what is asked
-                hidden_BTD = self._model(one_row.input_ids, one_row.position_ids, one_row.document_ids)
-        finally:
-            hook.remove()
-        # A random direction: the plain sum over a normalised vector does not depend on anything.
-        direction_D = torch.randn(hidden_BTD.shape[-1], generator=torch_generator("leaks")).to(hidden_BTD)
-        (gradient_BTD,) = torch.autograd.grad(hidden_BTD[0, place] @ direction_D, embedded)
-        size_T = gradient_BTD[0].norm(dim=-1)
+        with self._autocast():  # the attention that trains is what is asked
+            size_T = dependence(self._model, one_row, place)
         after, other = float(size_T[place + 1 :].sum()), float(size_T[~chosen].sum())
         own = float(size_T[place])
         passed = after == 0 and other == 0 and own > 0
@@ -165,6 +151,8 @@ class Preflight:
         """How far one step moves a matrix, over its own size, at the peak of the learning rate."""
         before: dict[str, Tensor] = {}
         losses = self._train([1.0] * _RATIO_STEPS, self._lessons, watch_last=before)
+        if losses is not None and not math.isfinite(losses[-1]):
+            return self._not_finite("update ratio", losses)
         if losses is None or not before:
             return self._too_slow("update ratio")
         ratios = {
@@ -208,6 +196,8 @@ class Preflight:
         losses = self._train(scales, self._lessons, warm_up=False)
         if losses is None:
             return self._too_slow("learning rate")
+        if not math.isfinite(losses[0]):
+            return self._not_finite("learning rate", losses)
         lowest, edge = math.inf, None
         # The loss of a step is that of the weights which the step before has made.
         for scale, loss in zip(scales, losses[1:], strict=False):
@@ -282,6 +272,13 @@ class Preflight:
     def _too_slow(self, name: str) -> Check:
         sentence = f"not made: {self._seconds:.0f} s are left for it, too few for enough steps here."
         return Check(name, None, sentence, {"seconds_left": self._seconds})
+
+    def _not_finite(self, name: str, losses: Sequence[float]) -> Check:
+        """The check failed: the last of these losses has no finite value."""
+        place = "before the first step" if len(losses) == 1 else f"after step {len(losses) - 1}"
+        advice = "The weights or the data are damaged" if len(losses) == 1 else "Lower lr and muon_lr"
+        sentence = f"the loss is {losses[-1]:g} {place}. {advice}."
+        return Check(name, False, sentence, {"steps": len(losses) - 1, "last_nats": losses[-1]})
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from hornbook.parallel.mesh import Mesh
 from hornbook.recipe_training import TrainingSection
-from hornbook.training.metrics import MetricsLog, Record, TrainingResult, read_metrics, summarize
+from hornbook.training.metrics import MetricsLog, Record, TrainingResult, read_metrics, summarize, with_finite_figures
 from hornbook.training.progress import ProgressDisplay, Yardstick
 from hornbook.training.tracking import Trackers
 
@@ -45,6 +45,7 @@ class Reporting:
     def write(self, record: Record) -> None:
         """Keep and show the record of one step."""
         if self._is_first:
+            record = with_finite_figures(record)
             self._log.write(record)
             self._trackers.log(record)
             self._progress.show(record)

@@ -43,19 +43,19 @@ from hornbook.training.activations import activation_rms
 from hornbook.training.checkpoint import (
     CheckpointWriter,
     intact_checkpoints,
-    latest_checkpoint,
     load_checkpoint,
     read_state,
+    remove_checkpoint,
     remove_unfinished_checkpoints,
 )
 from hornbook.training.disk import disk_trouble_told
 from hornbook.training.forward_backward import ForwardBackward
 from hornbook.training.interruption import StopRequest
-from hornbook.training.metrics import Evaluation, Record, TrainingResult
+from hornbook.training.metrics import Evaluation, Record, TrainingResult, read_metrics
 from hornbook.training.microbatch import MicroBatchSize
 from hornbook.training.optimizers import MuonWithAdamW
 from hornbook.training.progress import Yardstick
-from hornbook.training.reporting import Reporting, result_of
+from hornbook.training.reporting import Reporting, metrics_path, result_of
 from hornbook.training.schedule import learning_rate_scale
 from hornbook.training.stability import SpikeGuard, Verdict
 
@@ -230,7 +230,7 @@ class Trainer:
         if self._rolled_back_from_step is not None:
             record["rolled_back_from_step"], self._rolled_back_from_step = self._rolled_back_from_step, None
         record |= self.notes()
-        record |= {name: value for name, value in zip(sums, values[2:], strict=True) if math.isfinite(value)}
+        record |= zip(sums, values[2:], strict=True)
         return record, verdict
 
     def _count(self, batch: Batch) -> Tensor:
@@ -324,8 +324,7 @@ class Trainer:
         self.model.train()
         if self.mesh.tell(int(self._ends_early)):  # an evaluator may have found that it is enough
             self.end_early()
-        finite = {name: size for name, size in sizes.items() if math.isfinite(size)}
-        return {"evaluation": evaluation, "activation_rms": finite}
+        return {"evaluation": evaluation, "activation_rms": sizes}
 
     def _is_time_to_save(self) -> bool:
         intervals = (self.section.checkpoint_interval_steps, self.section.milestone_interval_steps)
@@ -354,9 +353,30 @@ class Trainer:
         self.console.print(f"Going on from step {self.step} of {self.total_steps}.", highlight=False)
 
     def _newest_checkpoint(self) -> str | None:
+        """The name of the newest whose steps all have their line in metrics.jsonl, which the result is read from.
+
+        Newer ones are removed: no step of the training that goes on, or begins anew, is theirs.
+        """
         remove_unfinished_checkpoints(self._checkpoints)
-        checkpoint = latest_checkpoint(self._checkpoints, warn=self.console.print)
-        return None if checkpoint is None else checkpoint.name
+        log = metrics_path(self.directory)
+        n_logged = len(read_metrics(log))
+        found, of_no_use = None, []
+        for checkpoint in intact_checkpoints(self._checkpoints, warn=self.console.print):
+            if read_state(checkpoint)["step"] <= n_logged:
+                found = checkpoint.name
+                break
+            of_no_use.append(checkpoint)
+        if of_no_use:
+            instead = f"{found} is taken instead" if found else "the training begins anew"
+            self.console.print(
+                f"{log}: is missing or damaged after line {n_logged}, so {of_no_use[0].name} is of no use: {instead}.",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        for checkpoint in of_no_use:
+            remove_checkpoint(checkpoint)
+        return found
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Everything but the tensors and the place in the data."""
