@@ -143,7 +143,7 @@ def test_rows_longer_than_the_model_takes_are_refused(base: Path, files: Path, w
             "pretrain.row_tokens: must be given, since only base knows",
         ),
         ("[finetune]\n{t}", "pretrain: is missing"),
-        ("[preference]\ninit_from = 'base'\n{t}[classify]\n{t}", "classify: starts from what pretrain or finetune makes"),
+        ("[preference]\ninit_from = 'base'\n{t}[classify]\n{t}", "classify: starts from what pretrain or finetune"),
     ],
 )
 def test_a_recipe_says_in_one_place_what_its_model_is(rest: str, complaint: str, write_recipe: WriteRecipe) -> None:
