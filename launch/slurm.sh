@@ -20,7 +20,8 @@ first_machine=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # What one process can do alone, such as reading the corpus, is better done before, on one cheap machine:
 #     hornbook run recipes/llama-8b.toml --until tokens
-srun --kill-on-bad-exit=1 torchrun \
+# srun does not take the number of cores from the job (since Slurm 22.05), and would give torchrun a single one.
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_NNODES" \
     --nproc-per-node 8 \
     --max-restarts 3 \
