@@ -52,7 +52,7 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
 
 
-@pytest.mark.parametrize("interrupted", ["sha256_file", "write_json", "remove_checkpoint"])
+@pytest.mark.parametrize("interrupted", ["sha256_file", "write_json", "_remove_checkpoint"])
 def test_a_process_killed_while_writing_leaves_the_one_before(
     tmp_path: Path, interrupted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

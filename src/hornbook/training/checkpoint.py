@@ -143,14 +143,14 @@ def save_checkpoint(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     if is_first:
-        remove_checkpoint(final)
+        _remove_checkpoint(final)
         os.rename(unfinished, final)
         sync_folder(directory)
         found = _checkpoints_newest_first(directory)
         position = found.index(final)
         too_old = [path for path in found[position + keep :] if not _is_milestone(path, milestone_interval_steps)]
         for doomed in found[:position] + too_old:
-            remove_checkpoint(doomed)
+            _remove_checkpoint(doomed)
     _meet(group)
     return final
 
@@ -224,7 +224,7 @@ def remove_unfinished_checkpoints(directory: Path) -> None:
             remove(path)
 
 
-def remove_checkpoint(path: Path) -> None:
+def _remove_checkpoint(path: Path) -> None:
     """Delete a checkpoint. It is renamed first: killed in the middle, no half of it may pass for a whole."""
     if path.exists():
         doomed = path.with_suffix(_DELETING)

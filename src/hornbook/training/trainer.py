@@ -43,9 +43,9 @@ from hornbook.training.activations import activation_rms
 from hornbook.training.checkpoint import (
     CheckpointWriter,
     intact_checkpoints,
+    latest_checkpoint,
     load_checkpoint,
     read_state,
-    remove_checkpoint,
     remove_unfinished_checkpoints,
 )
 from hornbook.training.disk import disk_trouble_told
@@ -353,30 +353,21 @@ class Trainer:
         self.console.print(f"Going on from step {self.step} of {self.total_steps}.", highlight=False)
 
     def _newest_checkpoint(self) -> str | None:
-        """The name of the newest whose steps all have their line in metrics.jsonl, which the result is read from.
-
-        Newer ones are removed: no step of the training that goes on, or begins anew, is theirs.
-        """
+        """The name of the newest that is intact. Raises RunFailed where metrics.jsonl, which the result is read from,
+        does not reach it: it always did when the checkpoint was made, and what to give up is not ours to choose."""
         remove_unfinished_checkpoints(self._checkpoints)
+        newest = latest_checkpoint(self._checkpoints, warn=self.console.print)
+        if newest is None:
+            return None
         log = metrics_path(self.directory)
         n_logged = len(read_metrics(log))
-        found, of_no_use = None, []
-        for checkpoint in intact_checkpoints(self._checkpoints, warn=self.console.print):
-            if read_state(checkpoint)["step"] <= n_logged:
-                found = checkpoint.name
-                break
-            of_no_use.append(checkpoint)
-        if of_no_use:
-            instead = f"{found} is taken instead" if found else "the training begins anew"
-            self.console.print(
-                f"{log}: is missing or damaged after line {n_logged}, so {of_no_use[0].name} is of no use: {instead}.",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+        if read_state(newest)["step"] > n_logged:
+            raise RunFailed(
+                f"{log}: is missing or damaged after line {n_logged}, but {newest.name} goes on from a later step. "
+                f"Put the file back; or remove the checkpoints after step {n_logged} from {self._checkpoints}, and "
+                "the same command makes those steps again."
             )
-        for checkpoint in of_no_use:
-            remove_checkpoint(checkpoint)
-        return found
+        return newest.name
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Everything but the tensors and the place in the data."""
