@@ -26,6 +26,14 @@ def test_a_pattern_without_readable_files_is_refused(tmp_path, pattern):
         files.find_files(f"{tmp_path}/{pattern}")
 
 
+def test_a_file_is_found_once_however_many_links_lead_to_it(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/1.txt").write_bytes(b"")
+    (tmp_path / "b/again").symlink_to(tmp_path)
+    (tmp_path / "a.txt").symlink_to(tmp_path / "b/1.txt")
+    assert files.find_files(f"{tmp_path}/**/*.txt") == [tmp_path / "a.txt"]
+
+
 def test_no_pattern_at_all_is_not_the_current_folder():
     with pytest.raises(UserError, match=r"^files: names no file"):
         files.find_files("")

@@ -36,7 +36,7 @@ def expanded(path: Path | str) -> Path:
 
 
 def find_files(pattern: str, kinds: Sequence[str] = KINDS) -> list[Path]:
-    """The files of these kinds that a path, a folder or a glob stands for, sorted.
+    """The files of these kinds that a path, a folder or a glob stands for, sorted, each once whatever links lead to it.
 
     Raises UserError where there is none.
     """
@@ -55,7 +55,9 @@ def find_files(pattern: str, kinds: Sequence[str] = KINDS) -> list[Path]:
             f"files:{pattern}: {'no file there can be read' if found else 'there is no such file'}. "
             f"Hornbook reads {_kinds(kinds)}, plain or with .gz or .zst; relative paths start at the current folder."
         )
-    return readable
+    # A link to a folder above would else give every file dozens of times.
+    first_of = {path.resolve(): path for path in reversed(readable)}
+    return sorted(first_of.values())
 
 
 def find_urls(url: str) -> list[str]:
