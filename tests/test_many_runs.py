@@ -97,6 +97,26 @@ def test_one_seed_makes_no_band(tmp_path: Path, recipes_directory: Path, console
         reference.record_reference(Options(path, tmp_path, seeds=1), recipe, console)
 
 
+def test_a_training_too_short_for_a_curve_has_no_reference(
+    tmp_path: Path, recipes_directory: Path, console: Console
+) -> None:
+    path, recipe = _recipe(tmp_path, recipes_directory)
+    steps = N_WINDOWS - 1
+    short = recipe.pretrain.model_copy(update={"tokens": steps * recipe.pretrain.global_batch_tokens})
+    with pytest.raises(UserError, match=rf"pretrain\.tokens: a training of {steps} steps is too short"):
+        reference.record_reference(Options(path, tmp_path), recipe.model_copy(update={"pretrain": short}), console)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("flops", [-1.0, 0.0, math.nan, math.inf, 1e40])
+def test_operations_that_no_ladder_can_have_are_refused(
+    tmp_path: Path, recipes_directory: Path, console: Console, flops: float
+) -> None:
+    path, recipe = _recipe(tmp_path, recipes_directory)
+    with pytest.raises(UserError, match=r"^flops: "):
+        scale.scale(Options(path, tmp_path, flops=flops), recipe, console)
+
+
 def test_a_ladder_predicts_the_run_that_it_holds_out(
     tmp_path: Path, recipes_directory: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

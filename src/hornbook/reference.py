@@ -5,6 +5,7 @@ the signs that are watched, over tokens, and what its data was like. It holds on
 along and compares.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from hornbook.errors import UserError
 from hornbook.many_runs import make_data, run_on, seeded
+from hornbook.planning.curves import N_WINDOWS
 from hornbook.planning.expected import REFERENCE_FILE, record_of, write_reference
 from hornbook.recipe import Recipe
 from hornbook.run_directory import RunDirectory, read_json
@@ -33,10 +35,17 @@ def record_reference(options: Options, recipe: Recipe, console: Console) -> None
     """Run the trainings of a recipe with each seed, and write the reference beside the recipe.
 
     Runs that are there already go on. The data does not depend on the seed, and is made once. Raises UserError for
-    fewer than two seeds, which say nothing of how far runs differ.
+    fewer than two seeds, which say nothing of how far runs differ, and for a training that is too short for a curve.
     """
     if options.seeds < _LEAST_SEEDS:
         raise UserError(f"seeds: must be at least {_LEAST_SEEDS}, for a band needs runs that differ; three are better.")
+    for name, section in recipe.training_sections.items():
+        steps = math.ceil(section.tokens / section.global_batch_tokens)
+        if steps < N_WINDOWS:
+            raise UserError(
+                f"{name}.tokens: a training of {steps} steps is too short: {N_WINDOWS} are needed to draw a curve. "
+                f"Give more tokens, or a smaller {name}.global_batch_tokens."
+            )
     last = list(recipe.training_sections)[-1]
     data = make_data(recipe, options.runs, console)
     runs = {seed: run_on(data, one, options.runs, last, console) for seed, one in seeded(recipe, options.seeds)}

@@ -56,14 +56,16 @@ class Options(Protocol):
 def scale(options: Options, recipe: Recipe, console: Console) -> None:
     """Run the ladder, fit the law, check it on the held-out run, and write and print what was found.
 
-    Runs that are there already are not made again. Raises UserError where the recipe has no pretraining of its own, and
-    for fewer than three sizes.
+    Runs that are there already are not made again. Raises UserError where the recipe has no pretraining of its own, for
+    fewer than three sizes, and for a number of operations that no ladder can have.
     """
     if recipe.pretrain is None or recipe.origin is not None:
         raise UserError("scale: fits a law to pretraining from new weights, and this recipe has none.")
     if options.sizes < _LEAST_SIZES:
         raise UserError(f"sizes: must be at least {_LEAST_SIZES}, or there is no valley to see, but is {options.sizes}")
     flops = options.flops
+    if flops is not None and not 0 < flops < math.inf:
+        raise UserError(f"flops: must be a number above 0, but is {flops}")
     if flops is None:
         flops = total_training_flops(planned_config(recipe), recipe.pretrain) * _SHARE_OF_THE_RECIPE
     rungs = ladder(recipe, options.sizes, flops)

@@ -1,23 +1,26 @@
 """What a plan advises for one device and for many, what it costs, and that it can be written into the recipe."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from hornbook.cli import main
 from hornbook.errors import UserError
-from hornbook.planning.advice import advise
+from hornbook.planning.advice import Advice, advise
 from hornbook.planning.budget import best_size, cost_of, flops_for, serving
 from hornbook.planning.communication import sent_bytes_per_step
-from hornbook.planning.hardware import ACCELERATORS, device_named
+from hornbook.planning.hardware import ACCELERATORS, Device, device_named
 from hornbook.planning.layout import Layout, layout_of
 from hornbook.planning.machine import Machine
 from hornbook.planning.memory import training_memory
 from hornbook.planning.picture import draw_memory
-from hornbook.planning.plan import advised_fields, plan_recipe, planned_config
+from hornbook.planning.plan import Plan, advised_fields, plan_recipe, planned_config
 from hornbook.planning.write_back import write_fields
 from hornbook.recipe import Recipe, load_recipe
+from hornbook.recipe_training import FinetuneSection
 
 
 @pytest.fixture
@@ -30,10 +33,22 @@ def llama(recipes_directory: Path) -> Recipe:
     return load_recipe(recipes_directory / "llama-1b.toml")
 
 
+def _advise(recipe: Recipe, device: Device, n_devices: int, only: Layout | None = None) -> Advice | None:
+    """The advice for pretraining alone."""
+    found = advise(planned_config(recipe), {"pretrain": recipe.pretrain}, device, n_devices, 0.4, only)
+    return None if found is None else found["pretrain"]
+
+
+def _printed(plan: Plan) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    plan.render(console)
+    return console.file.getvalue()
+
+
 def test_what_is_advised_fits(llama: Recipe) -> None:
     for name, n_devices in (("RTX 4090", 8), ("A100", 1), ("A100", 16), ("H100", 64)):
         device = device_named(name)
-        advice = advise(planned_config(llama), llama.pretrain, device, n_devices, 0.4)
+        advice = _advise(llama, device, n_devices)
         assert advice is not None
         assert advice.layout.n_devices == n_devices
         assert advice.memory.total <= 0.9 * device.memory_bytes
@@ -44,18 +59,16 @@ def test_what_is_advised_fits(llama: Recipe) -> None:
 
 
 def test_a_model_that_is_too_large_for_one_is_cut(llama: Recipe) -> None:
-    config, section = planned_config(llama), llama.pretrain
-    assert advise(config, section, device_named("T4"), 1, 0.4) is None
-    many = advise(config, section, device_named("T4"), 16, 0.4)
+    assert _advise(llama, device_named("T4"), 1) is None
+    many = _advise(llama, device_named("T4"), 16)
     assert many is not None
     assert many.layout != Layout(replicate=16)
 
 
 def test_a_layout_is_kept_where_it_takes_all_devices_and_left_aside_where_it_does_not(recipes_directory: Path) -> None:
     recipe = load_recipe(recipes_directory / "llama-8b.toml")
-    config, section, device = planned_config(recipe), recipe.pretrain, device_named("h100")
     asked = layout_of(recipe, 64)
-    all_of_it, too_few = (advise(config, section, device, n, 0.4, asked) for n in (64, 8))
+    all_of_it, too_few = (_advise(recipe, device_named("h100"), n, asked) for n in (64, 8))
 
     assert all_of_it.layout == asked == Layout(shard=8, tensor=4, pipeline=2, schedule="interleaved")
     assert too_few.layout.n_devices == 8
@@ -63,8 +76,7 @@ def test_a_layout_is_kept_where_it_takes_all_devices_and_left_aside_where_it_doe
 
 
 def test_more_devices_take_less_time_and_never_less_than_their_share(gpt2: Recipe) -> None:
-    config, section, device = planned_config(gpt2), gpt2.pretrain, device_named("h100")
-    one, eight = (advise(config, section, device, n, 0.4) for n in (1, 8))
+    one, eight = (_advise(gpt2, device_named("h100"), n) for n in (1, 8))
 
     assert one.seconds / 8 <= eight.seconds < one.seconds / 4
 
@@ -178,7 +190,142 @@ def test_the_picture_says_what_it_shows(gpt2: Recipe, tmp_path: Path) -> None:
 def test_without_the_devices_memory_nothing_is_advised(gpt2: Recipe) -> None:
     made = plan_recipe(gpt2, machine=Machine(flops_per_second=4e14))
     assert set(made.advice.values()) == {None}
-    assert advised_fields(made) == {}
-    printed = io.StringIO()
-    made.render(Console(file=printed, width=120))
-    assert "name it with --gpu" in printed.getvalue()
+    assert advised_fields(made, gpt2) == {}
+    assert "name it with --gpu" in _printed(made)
+
+
+def test_only_what_a_run_spreads_is_planned_for_many_devices(recipes_directory: Path) -> None:
+    recipe = load_recipe(recipes_directory / "quickstart.toml")
+    one, four = (plan_recipe(recipe, machine=Machine(gpu="h100", gpus=n, price=2.0)) for n in (1, 4))
+
+    assert {name: advice.layout.n_devices for name, advice in four.advice.items()} == {
+        "pretrain": 4,
+        "finetune": 4,
+        "preference": 1,
+        "reinforce": 1,
+    }
+    assert four.devices[0].seconds["preference"] == one.devices[0].seconds["preference"]
+    assert four.devices[0].seconds["pretrain"] < one.devices[0].seconds["pretrain"]
+    # All four are paid for while one of them works.
+    assert four.cost.dollars == pytest.approx(4 * 2.0 * four.devices[0].total_seconds / 3600)
+    assert "on one of them" in _printed(four)
+
+    without_memory = [plan_recipe(recipe, machine=Machine(flops_per_second=1e15, gpus=n)) for n in (1, 4)]
+    alone, spread = (made.devices[0].seconds for made in without_memory)
+    assert spread == {name: alone[name] / (4 if name in ("pretrain", "finetune") else 1) for name in alone}
+
+
+def test_what_is_spread_has_one_cut_that_all_of_it_can_have(recipes_directory: Path) -> None:
+    recipe = load_recipe(recipes_directory / "llama-1b.toml", {"tokenizer.vocab_size": 32768})
+    longer = FinetuneSection(tokens=2**20, global_batch_tokens=2**15, row_tokens=2**13)  # four rows a step
+    config, section = planned_config(recipe), recipe.pretrain
+    alone = advise(config, {"pretrain": section}, device_named("h100"), 16, 0.4)
+    together = advise(config, {"pretrain": section, "finetune": longer}, device_named("h100"), 16, 0.4)
+
+    assert alone["pretrain"].layout.data == 16
+    assert together["pretrain"].layout == together["finetune"].layout
+    assert together["pretrain"].layout.data <= 4
+    assert "as pretrain, for all that is spread is cut alike" in together["finetune"].reasons[-1]
+
+
+def test_a_cut_is_advised_for_the_file_only_where_it_has_a_section_for_it(gpt2: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "cut.toml"
+    path.write_text('name = "cut"\n[pretrain]\ntokens = 65_536\nglobal_batch_tokens = 16_384\n[parallel]\nshard = -1\n')
+    fields = [
+        advised_fields(plan_recipe(recipe, machine=Machine(gpu="h100", gpus=8)), recipe)
+        for recipe in (gpt2, load_recipe(path))
+    ]
+
+    assert [name for name in fields[0] if name.startswith("parallel")] == []
+    assert fields[1]["parallel.replicate"] * fields[1]["parallel.shard"] == 8
+
+
+def test_one_device_takes_the_time_of_what_is_advised(recipes_directory: Path) -> None:
+    path = recipes_directory / "llama-1b.toml"
+    careful, plain = (
+        plan_recipe(load_recipe(path, {"pretrain.recompute": again}), machine=Machine(gpu="b200"))
+        for again in ("full", "none")
+    )
+    device = careful.devices[0]
+
+    assert device.seconds == plain.devices[0].seconds == {"pretrain": careful.advice["pretrain"].seconds}
+    assert device.rows_at_once == {"pretrain": careful.advice["pretrain"].micro_batch_size}
+    assert "recompute none" in _printed(careful).split("Cost")[0]
+    two = plan_recipe(load_recipe(path), machine=Machine(gpu="b200", gpus=2)).devices[0]
+    assert device.total_seconds / 2 <= two.total_seconds <= device.total_seconds / 1.8
+
+
+def test_a_number_of_devices_that_does_not_come_out_even_is_told_apart_from_memory(gpt2: Recipe, llama: Recipe) -> None:
+    three = plan_recipe(gpt2, machine=Machine(gpu="h100", gpus=3, price=2.0))
+    small = plan_recipe(llama, machine=Machine(gpu="t4", price=2.0))
+
+    assert "cannot be shared by 3 devices" in three.not_advised["pretrain"]
+    assert three.not_advised["pretrain"].endswith("take 2 or 4.")
+    assert small.not_advised["pretrain"].startswith("nothing fits into the memory.")
+    for made in (three, small):
+        assert made.cost is None
+        assert made.devices[0].total_seconds is None
+        printed = _printed(made)
+        assert made.not_advised["pretrain"] in printed
+        assert "$" not in printed
+        assert "--write" not in printed
+    many = plan_recipe(gpt2, machine=Machine(gpu="h100", gpus=10**9)).not_advised["pretrain"]
+    assert many.startswith("cannot be shared by 1000000000 devices")
+
+
+def test_a_layout_that_does_not_divide_the_rows_is_not_advised(recipes_directory: Path) -> None:
+    recipe = load_recipe(recipes_directory / "gpt2-124m.toml", {"parallel.replicate": 2})
+    why = plan_recipe(recipe, machine=Machine(gpu="h100", gpus=6)).not_advised["pretrain"]
+
+    assert "as the recipe's section parallel asks" in why
+
+
+def test_more_operations_than_a_number_holds_are_refused(gpt2: Recipe) -> None:
+    with pytest.raises(UserError, match="more operations than a number can hold"):
+        plan_recipe(gpt2, machine=Machine(gpu="h100", price=1e-300, budget=1e300))
+
+
+def test_a_card_of_sixteen_lanes_of_pcie_4_sends_32_gb_a_second() -> None:
+    assert device_named("rtx3090").link_bytes_per_second == device_named("rtx4090").link_bytes_per_second == 32e9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name = "little"\npretrain.tokens = 4096\npretrain.global_batch_tokens = 1024\n',
+        'name = "little"\npretrain = { tokens = 4096, global_batch_tokens = 1024 }\n',
+    ],
+    ids=["dotted keys", "inline table"],
+)
+def test_a_section_without_a_header_is_to_be_set_by_hand(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "little.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"could not write pretrain\.micro_batch_size = 8 into it; set it by hand"):
+        write_fields(path, {"pretrain.micro_batch_size": 8})
+
+    assert path.read_text() == text
+
+
+def test_the_ends_of_lines_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "little.toml"
+    text = 'name = "little"\r\n[pretrain]\r\ntokens = 4096\r\n# a line\u2028in two\r\nglobal_batch_tokens = 1024\r\n'
+    path.write_bytes(text.encode())
+    write_fields(path, {"pretrain.micro_batch_size": 2, "evaluate.questions_per_suite": 7})
+
+    added = "micro_batch_size = 2\r\n\r\n[evaluate]\r\nquestions_per_suite = 7\r\n"
+    assert path.read_bytes().decode() == text + added
+
+
+def test_json_is_all_that_stands_on_standard_output(
+    tmp_path: Path, recipes_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gpt2.toml"
+    path.write_text((recipes_directory / "gpt2-124m.toml").read_text())
+    picture = str(tmp_path / "memory.svg")
+    options = ["--json", "--write", "--published", "--picture", picture]
+    assert main(["plan", str(path), "--gpu", "h100", *options]) == 0
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["advice"]["pretrain"]["recompute"] == "none"
+    assert picture in "".join(printed.err.split("\n"))
+    assert "written into" in printed.err

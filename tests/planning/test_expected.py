@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hornbook.errors import UserError
 from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Tolerance, band_of, finished_windows, windows
 from hornbook.planning.expected import (
     Beginning,
@@ -207,6 +208,25 @@ def test_a_reference_of_another_training_is_not_taken() -> None:
     other = Beginning("pretrain", TOTAL_TOKENS, VOCAB_SIZE, 100_000, {"tokens": 7})
 
     assert "reference of" not in expectation(other, _reference(), None).source
+
+
+def test_a_reference_without_the_curve_counts_as_none() -> None:
+    """Runs of a few steps leave most windows empty, and a band needs them all."""
+    too_short = {seed: _records(seed)[:5] for seed in (1, 2)}
+    reference = {"seeds": [1, 2], "stages": {"pretrain": record_of(too_short, _beginning(), {})}}
+
+    assert reference["stages"]["pretrain"]["bands"] == {}
+    assert expectation(_beginning(), reference, None) == expectation(_beginning(), None, None)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"stages": {}}, {"seeds": [1], "stages": {"pretrain": {}}}])
+def test_what_is_no_reference_and_no_law_is_told_in_a_sentence(tmp_path: Path, content: Any) -> None:
+    for name, what in (("expected", "no reference"), ("law", "no law")):
+        path = tmp_path / f"little.{name}.json"
+        write_json(path, content)
+        with pytest.raises(UserError, match=rf"little\.{name}\.json: is {what} that"):
+            beside(tmp_path / "little.toml")
+        path.unlink()
 
 
 def test_a_reference_and_a_law_beside_the_recipe_come_along(tmp_path: Path) -> None:

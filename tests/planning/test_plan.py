@@ -114,7 +114,7 @@ def test_without_a_rate_this_machine_is_measured(quickstart: Recipe, monkeypatch
     plan = plan_recipe(quickstart)
 
     assert plan.devices[0].device == machine
-    assert plan.devices[0].rows_at_once == {stage.name: stage.most_rows_at_once for stage in plan.stages}
+    assert plan.devices[0].rows_at_once == {stage.name: stage.rows_per_step for stage in plan.stages}  # all fit
 
 
 def test_this_machine_has_a_rate_and_a_memory() -> None:

@@ -17,10 +17,12 @@ from typing import Any, Literal
 from hornbook import __version__
 from hornbook.book.figures import draw_all, run_drawings
 from hornbook.book.formulas import FORMULAS
+from hornbook.book.glyphs import settable
 from hornbook.book.listings import SOURCE, take_all
+from hornbook.book.markdown import write_markdown
 from hornbook.book.model_figures import model_drawings
 from hornbook.book.reference import REFERENCE_RUN
-from hornbook.book.results import blocks, headline_rows, score_rows, to_markdown
+from hornbook.book.results import blocks, headline_rows, score_rows
 from hornbook.book.run_facts import Run, read_run
 from hornbook.book.worked.examples import all_examples
 from hornbook.errors import UserError
@@ -34,6 +36,9 @@ Paper = Literal["a4", "us-letter"]
 Format = Literal["pdf", "md"]
 
 TYPST_FILES = Path(__file__).parent / "typst"
+
+_NEEDED = ("pretrain.validation_bits_per_byte", "pretrain.final_loss_nats", "derived.pretrain.first_loss_nats")
+"""What every chapter may count on; without these only a report can be had."""
 
 _EQUATION = re.compile(r"(?<![\\#\w])\$([^$]+)\$")
 _VALUE = re.compile(r'#[wm]\("([\w.]+)"[^)]*\)')
@@ -49,10 +54,16 @@ def build_book(
     """
     if format == "md" and not only_results:
         raise UserError("--format md: only the results can be had as Markdown. Add --only results.")
-    run = _planned(read_run(run_path or REFERENCE_RUN), run_path or REFERENCE_RUN)
+    run_path = run_path or REFERENCE_RUN
+    run = _planned(read_run(run_path), run_path)
     if format == "md":
-        _write_markdown(run, output)
+        write_markdown(run, output)
         return
+    if not only_results and any(run.get(key) is None for key in _NEEDED):
+        raise UserError(
+            f"{run_path}: the book tells of a pretraining, and this run has no figures of one that is done. "
+            "`--only results` works here: a report of what there is."
+        )
     with tempfile.TemporaryDirectory() as folder:
         main = gather(run, Path(folder), only_results)
         atomic_write(output, typeset(main, paper))
@@ -60,6 +71,7 @@ def build_book(
 
 def gather(run: Run, folder: Path, only_results: bool = False, source: Path = SOURCE) -> Path:
     """Put into `folder` all that Typst needs, and return the main file's path."""
+    run = Run(settable(run.facts), run.metrics)
     shutil.copytree(TYPST_FILES, folder, dirs_exist_ok=True)
     chapters = sorted((folder / "chapters").glob("*.typ"))
     listings = take_all(chapters, source)
@@ -149,17 +161,6 @@ def _planned(run: Run, path: Path) -> Run:
         "shape": {name: value for name, value in asdict(config).items() if isinstance(value, int | float | str)},
     }
     return run
-
-
-def _write_markdown(run: Run, output: Path) -> None:
-    drawn = draw_all(run, run_drawings(run) | model_drawings(run))
-    found = blocks(run, drawn)
-    folder = output.with_name(f"{output.stem}-figures")
-    for block in found:
-        if block["kind"] == "figure":
-            atomic_write(folder / f"{block['name']}.svg", drawn[block["name"]].svg)
-    text = to_markdown(run, found, folder.name, {name: drawing.alt for name, drawing in drawn.items()})
-    atomic_write(output, text)
 
 
 def _place_and_reason(problem: Any, folder: Path) -> str:

@@ -137,7 +137,8 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
     band = run.get(f"expected.stages.{stage}.bands.{figure_name}")
     if not band or "reference" not in (run.get(f"{stage}.verdict.expected_from") or ""):
         return None
-    n_windows, total = len(band["mean"]), run.metrics[stage][-1]["tokens"]
+    # The band is of the whole training, also where this one ended early.
+    n_windows, total = len(band["mean"]), run.need(f"recipe.{stage}.tokens")
     measured: list[list[float]] = [[] for _ in range(n_windows)]
     for record in run.metrics[stage]:
         if record.get(figure_name) is not None:
@@ -151,10 +152,13 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
     panel.plot(middles, means, color=BLUE, marker="o", markersize=3, label="measured")
     panel.set(xlabel="million tokens", ylabel="reward" if figure_name == "reward" else "loss (nats per token)")
     panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)  # above: a band may fill the whole panel
-    inside = sum(low <= mean <= high for low, mean, high in zip(band["low"], means, band["high"], strict=True))
+    seen = [place for place, values in enumerate(measured) if values]
+    if not seen:
+        return None
+    inside = sum(band["low"][place] <= means[place] <= band["high"][place] for place in seen)
     return figure, (
-        f"Expected and measured {panel.get_ylabel()} of {stage}: {inside} of {n_windows} windows lie in the band. The "
-        f"last is {means[-1]:.3f}, where {band['mean'][-1]:.3f} was expected."
+        f"Expected and measured {panel.get_ylabel()} of {stage}: {inside} of {len(seen)} windows lie in the band. The "
+        f"last is {means[seen[-1]]:.3f}, where {band['mean'][seen[-1]]:.3f} was expected."
     )
 
 
@@ -299,8 +303,8 @@ def _one_bar(parts: dict[str, float], xlabel: str, title: str, show: Callable[[f
 
 def scores(run: Run) -> "tuple[Figure, str] | None":
     """Free answers and choices of each suite after each stage, beside what guessing gives."""
-    by_stage = run.get("evaluation.scores")
-    if not by_stage:
+    by_stage = run.get("evaluation.scores") or {}
+    if not any(by_stage.values()):
         return None
     suites = list(dict.fromkeys(suite for of_stage in by_stage.values() for suite in of_stage))
     series = [(stage, way) for stage in by_stage for way in ("choice", "free")]

@@ -18,6 +18,12 @@ _STAGE_TITLES = {
     "reinforce": "Reinforcement learning",
     "classify": "Classification",
 }
+_OF_CLASSIFIERS = {
+    "test_accuracy": "texts of the test that are classed rightly",
+    "test_macro_f1": "F1 on the test, mean over the classes",
+    "validation_accuracy": "texts of the validation that are classed rightly",
+}
+_MOST_CLASSES = 10
 _TRANSCRIPTS_SHOWN = 4
 _LARGE = 1e10  # from here on a number is written with its power of ten
 
@@ -29,27 +35,6 @@ def blocks(run: Run, drawn: Mapping[str, Any]) -> list[Block]:
         found += _training(run, stage)
     found += [*_scores(run), *_samples(run), *_time(run), *_settings(run)]
     return [block for block in found if block["kind"] != "figure" or block["name"] in drawn]
-
-
-def to_markdown(run: Run, found: list[Block], figure_folder: str, alts: Mapping[str, str]) -> str:
-    """The blocks as Markdown, with pictures from a folder beside it."""
-    parts = [f"# {run.facts['name']}", run.facts["description"]]
-    for block in found:
-        match block["kind"]:
-            case "heading":
-                parts.append(f"## {block['text']}")
-            case "paragraph":
-                parts.append(block["text"])
-            case "quote":
-                parts.append("\n".join(f"> {line}" for line in block["text"].splitlines()))
-            case "figure":
-                alt = alts[block["name"]].replace("]", ")").replace("[", "(")
-                parts.append(f"![{alt}]({figure_folder}/{block['name']}.svg)\n\n*{block['caption']}*")
-            case "table":
-                rows = [block["columns"], ["---"] * len(block["columns"]), *block["rows"]]
-                table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-                parts.append(f"*{block['caption']}*\n\n{table}")
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def heading(text: str) -> Block:
@@ -155,18 +140,31 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
     facts, derived = run.facts[stage], run.facts["derived"][stage]
     yield heading(_STAGE_TITLES.get(stage, stage.capitalize()))
     rows = [["steps", f"{facts['steps']:,}"], ["tokens", f"{facts['tokens']:,}"]]
-    rows.append(["loss of the first step, nats per token", f"{derived['first_loss_nats']:.3f}"])
-    rows.append(["loss at the end, nats per token", f"{facts['final_loss_nats']:.3f}"])
+    if "first_loss_nats" in derived:
+        rows.append(["loss of the first step, nats per token", f"{derived['first_loss_nats']:.3f}"])
+    if facts["final_loss_nats"] is not None:
+        rows.append(["loss at the end, nats per token", f"{facts['final_loss_nats']:.3f}"])
     if facts.get("validation_bits_per_byte") is not None:
         rows.append(["validation, bits per byte", f"{facts['validation_bits_per_byte']:.4f}"])
     if facts.get("floor_bits_per_byte") is not None:
         rows.append(["the text's own bits per byte", f"{facts['floor_bits_per_byte']:.4f}"])
-    rows.append(["largest gradient norm", f"{derived['largest_grad_norm']:.2f}"])
+    for name, title in _OF_CLASSIFIERS.items():
+        if name in facts:
+            rows.append([title, f"{100 * facts[name]:.1f}%"])
+    if "largest_grad_norm" in derived:
+        rows.append(["largest gradient norm", f"{derived['largest_grad_norm']:.2f}"])
     rows.append(["skipped steps", f"{facts['skipped_steps']:,}"])
     if facts.get("tokens_per_second"):
         rows.append(["tokens per second, median", f"{facts['tokens_per_second']:,.0f}"])
     rows.append(["minutes", f"{facts['training_seconds'] / 60:.1f}"])
     yield table(f"{_STAGE_TITLES.get(stage, stage.capitalize())} in figures.", ["figure", "measured"], rows)
+    if "confusion" in facts and len(facts["classes"]) <= _MOST_CLASSES:  # more do not fit on a page
+        counts = zip(facts["classes"], facts["confusion"], strict=True)
+        yield table(
+            f"What the classifier took the {facts['test_texts']:,} texts of the test for. Row: the true class; column: "
+            "the one that was said.", ["class", *facts["classes"]],
+            [[name, *(f"{count:,}" for count in of_class)] for name, of_class in counts],
+        )  # fmt: skip
     verdict = facts.get("verdict")
     if verdict:
         yield paragraph(verdict["sentence"])
@@ -177,7 +175,8 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
     else:
         yield paragraph("This stage was run without an expected curve, so there is no verdict on it.")
     if stage != "reinforce":  # its loss lies around zero, whatever is learned
-        yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training, and validation.")
+        validated = ", and validation" if derived.get("validations") else ""
+        yield figure(f"loss-{stage}", f"Loss of {stage}: every step of training{validated}.")
     if stage in ANSWERS:
         yield figure(f"answers-{stage}", f"Answers during {stage}, validated.")
     else:
@@ -202,8 +201,8 @@ def score_rows(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _scores(run: Run) -> Iterator[Block]:
-    by_stage = run.get("evaluation.scores")
-    if not by_stage:
+    by_stage = run.get("evaluation.scores") or {}
+    if not any(by_stage.values()):
         return
     yield heading("Scores before and after")
     rows = []
@@ -254,7 +253,7 @@ def _settings(run: Run) -> Iterator[Block]:
         if settings:
             rows = [[name, _plain(value)] for name, value in settings.items() if not isinstance(value, dict)]
             yield table(f"Settings of the section {section}.", ["field", "value"], rows)
-    names = ("pretrain", "finetune", "preference", "reinforce")
+    names = ("pretrain", "finetune", "preference", "reinforce", "classify")
     trainings = {name: settings for name in names if (settings := run.get(f"recipe.{name}"))}
     fields = dict.fromkeys(name for settings in trainings.values() for name in settings)
     rows = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.errors import UserError
+from hornbook.recipe import load_recipe
 from hornbook.run_directory import RunDirectory, open_run, read_json
 
 Record = dict[str, Any]
@@ -57,14 +58,14 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read the facts of a run. Raises UserError where `path` is no run, or where no stage of it is done."""
+    """Read the facts of a run. Raises UserError where `path` is no run, its recipe is damaged, or no stage is done."""
     run = open_run(path)
+    load_recipe(run.recipe_path)  # a damaged recipe ends here, in a sentence
     recipe = tomllib.loads(run.recipe_path.read_text(encoding="utf-8"))
     facts: dict[str, Any] = {
         "name": recipe["name"],
         "description": recipe.get("description", ""),
         "recipe": recipe,
-        "recipe_text": run.recipe_path.read_text(encoding="utf-8"),
         "seconds": {},
     }
     metrics = {}
@@ -88,8 +89,18 @@ def read_run(path: Path) -> Run:
     facts["pictures"] = {
         name: read_json(found) for name in PICTURES if (found := run.path / "pretrain" / f"{name}.json").is_file()
     }
+    facts, metrics = _finite(facts), _finite(metrics)
     facts["derived"] = _derived(facts, metrics)
     return Run(facts, metrics)
+
+
+def _finite(tree: Any) -> Any:
+    """The same without figures that are no numbers, such as the loss of a run that never had one: None stands there."""
+    if isinstance(tree, dict):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _stages(run: RunDirectory) -> list[str]:
@@ -138,7 +149,7 @@ def _derived(facts: Mapping[str, Any], metrics: Mapping[str, list[Record]]) -> d
     for stage, records in metrics.items():
         derived[stage] = _of_training(facts[stage], records)
     pretrain = facts.get("pretrain") or {}
-    if pretrain.get("floor_bits_per_byte"):
+    if pretrain.get("floor_bits_per_byte") and pretrain.get("validation_bits_per_byte"):
         derived["times_floor"] = pretrain["validation_bits_per_byte"] / pretrain["floor_bits_per_byte"]
     if pretrain.get("tokens") and pretrain.get("parameters"):
         derived["tokens_per_parameter"] = pretrain["tokens"] / pretrain["parameters"]
@@ -151,22 +162,22 @@ def _derived(facts: Mapping[str, Any], metrics: Mapping[str, list[Record]]) -> d
 
 
 def _of_training(stage: Mapping[str, Any], records: list[Record]) -> dict[str, Any]:
+    """A skipped step has no loss, and one whose gradient is no number has no norm; so a run may have none at all."""
     losses = [record["loss_nats"] for record in records if record["loss_nats"] is not None]
     norms = [record["grad_norm"] for record in records if record.get("grad_norm") is not None]
-    lowest = min(range(len(losses)), key=losses.__getitem__)
     evaluated = [(r["step"], r["evaluation"]["validation"]["bits_per_byte"]) for r in records
-                 if "bits_per_byte" in r.get("evaluation", {}).get("validation", {})]  # fmt: skip
-    last = losses[-min(_LAST_STEPS, len(losses)) :]
+                 if r.get("evaluation", {}).get("validation", {}).get("bits_per_byte") is not None]  # fmt: skip
     facts: dict[str, Any] = {
-        "first_loss_nats": losses[0],
-        "last_loss_nats": sum(last) / len(last),
-        "lowest_loss_nats": losses[lowest],
-        "first_grad_norm": norms[0],
-        "largest_grad_norm": max(norms),
-        "median_grad_norm": sorted(norms)[len(norms) // 2],
         "peak_lr": max(record["lr"] for record in records),
         "minutes": sum(record["seconds"] for record in records) / 60,
     }
+    if losses:
+        last = losses[-_LAST_STEPS:]
+        facts["first_loss_nats"], facts["lowest_loss_nats"] = losses[0], min(losses)
+        facts["last_loss_nats"] = sum(last) / len(last)
+    if norms:
+        facts["first_grad_norm"], facts["largest_grad_norm"] = norms[0], max(norms)
+        facts["median_grad_norm"] = sorted(norms)[len(norms) // 2]
     if evaluated:
         facts["first_evaluation_step"], facts["first_evaluation_bits_per_byte"] = evaluated[0]
         facts["validations"] = [{"step": step, "bits_per_byte": bits} for step, bits in evaluated]

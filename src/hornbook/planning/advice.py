@@ -1,20 +1,22 @@
 """What to choose before a run: rows at once, recomputation and the cut over devices, each with its reason.
 
 All ways to spread a training over the devices are tried on paper, with each kind of recomputation and the most rows
-that fit; the fastest wins, and of equally fast ones the simplest. The time is that of the operations at the share of
+that fit; the fastest wins, and of equally fast ones the simplest. Stages that are spread have one cut together, since
+a recipe has one section for it. The time is that of the operations at the share of
 the peak that is assumed, of what is computed twice, of a pipeline's idle ends, and of what is sent and cannot be hidden
 behind computing: what tensor parallelism sends, and of the rest what takes longer than the computing itself.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hornbook.model.config import ModelConfig
 from hornbook.planning.communication import sent_bytes_per_step
 from hornbook.planning.flops import flops_per_token, optimizer_flops_per_step
 from hornbook.planning.hardware import Device
-from hornbook.planning.layout import Layout
+from hornbook.planning.layout import Layout, is_possible
 from hornbook.planning.memory import Memory, rows_that_fit, training_memory
 from hornbook.planning.units import size
 from hornbook.recipe_training import TrainingSection
@@ -52,13 +54,14 @@ class _Way:
 
 def advise(
     config: ModelConfig,
-    section: TrainingSection,
+    sections: Mapping[str, TrainingSection],
     device: Device,
     n_devices: int,
     utilisation: float,
     only: Layout | None = None,
-) -> Advice | None:
-    """The best way to run a training section; None where none fits, and where the device's memory is not known.
+) -> dict[str, Advice] | None:
+    """The best way to run training sections, by name, all cut alike; None where none fits them all, and where the
+    device's memory is not known.
 
     only: the layout that the recipe asks for. It is left aside where it takes another number of devices.
     """
@@ -67,30 +70,58 @@ def advise(
     aside = only if only is not None and only.n_devices != n_devices else None
     if aside is not None:
         only = None
-    ways = list(_ways(config, section, device, n_devices, utilisation, only))
+    ways: dict[Layout, list[list[_Way]]] = {}
+    for layout in _layouts(config, sections.values(), only):
+        if layout.n_devices == n_devices and _is_possible_for_all(layout, config, sections.values()):
+            found = [list(_ways(config, section, device, utilisation, layout)) for section in sections.values()]
+            if all(found):
+                ways[layout] = found
     if not ways:
         return None
-    fastest = min(way.seconds for way in ways)
-    best = min(
-        (way for way in ways if way.seconds <= (1 + _NOTICEABLE) * fastest),
-        key=lambda way: (
-            way.layout.pipeline,
-            way.layout.tensor,
-            _FROM_LEAST.index(way.recompute),
-            way.layout.shard,
-            -way.rows,
+    best = {layout: [_best(each) for each in found] for layout, found in ways.items()}
+    seconds = {layout: sum(way.seconds for way in each) for layout, each in best.items()}
+    fastest = min(seconds.values())
+    layout = min(
+        (layout for layout in best if seconds[layout] <= (1 + _NOTICEABLE) * fastest),
+        key=lambda layout: (
+            layout.pipeline,
+            layout.tensor,
+            [_FROM_LEAST.index(way.recompute) for way in best[layout]],
+            layout.shard,
         ),
     )
-    chosen = section.model_copy(update={"recompute": best.recompute})
-    return Advice(
-        layout=best.layout,
-        micro_batch_size=best.rows,
-        recompute=best.recompute,
-        memory=training_memory(config, chosen, best.rows, device.kind, best.layout),
-        seconds=best.seconds,
-        sent_bytes_per_step=sent_bytes_per_step(config, chosen, best.layout, best.rows, _value_bytes(section)),
-        reasons=(*_reasons(config, section, device, ways, best, only), *_left_aside(aside, n_devices)),
-    )
+    why_cut = [*_why_cut(layout, seconds, only), *_left_aside(aside, n_devices)]
+    advice = {}
+    for (name, section), way, others in zip(sections.items(), best[layout], ways[layout], strict=True):
+        chosen = section.model_copy(update={"recompute": way.recompute})
+        advice[name] = Advice(
+            layout=layout,
+            micro_batch_size=way.rows,
+            recompute=way.recompute,
+            memory=training_memory(config, chosen, way.rows, device.kind, layout),
+            seconds=way.seconds,
+            sent_bytes_per_step=sent_bytes_per_step(config, chosen, layout, way.rows, _value_bytes(section)),
+            reasons=(*_reasons(config, section, device, others, way), *why_cut),
+        )
+        why_cut = [] if n_devices == 1 else [f"{layout}: as {name}, for all that is spread is cut alike."]
+    return advice
+
+
+def why_not_shared(
+    config: ModelConfig, sections: Collection[TrainingSection], n_devices: int, only: Layout | None = None
+) -> str | None:
+    """Why these sections cannot be cut alike over so many devices, whatever their memory; None where they can."""
+    if only is not None and only.n_devices != n_devices:
+        only = None
+    layouts = _layouts(config, sections, only)
+    counts = {layout.n_devices for layout in layouts if _is_possible_for_all(layout, config, sections)}
+    if n_devices in counts:
+        return None
+    below, above = [n for n in counts if n < n_devices], [n for n in counts if n > n_devices]
+    nearest = " or ".join(str(n) for n in (*sorted(below)[-1:], *sorted(above)[:1]))
+    asked = "" if only is None else " as the recipe's section parallel asks"
+    take = f"; take {nearest}" if nearest else ""
+    return f"cannot be shared by {n_devices} devices{asked}: rows, heads or layers do not come out even{take}."
 
 
 def step_seconds(
@@ -112,38 +143,49 @@ def step_seconds(
     return max(computing, sum(sent.values()) / far) + seen
 
 
+def _layouts(config: ModelConfig, sections: Collection[TrainingSection], only: Layout | None) -> Iterator[Layout]:
+    """Every cut that shares out the rows of these sections evenly, over any number of devices; some are not possible
+    for other reasons. With `only` that one, in any number of shards. Of context none is tried: it is for rows that
+    nothing else makes fit.
+    """
+    rows = [section.global_batch_tokens // (section.row_tokens or config.max_seq_len) for section in sections]
+    for data in _divisors(math.gcd(*rows)):
+        if only is not None:
+            yield replace(only, shard=data)
+            continue
+        for tensor in _powers(DEVICES_OF_A_MACHINE):
+            for pipeline in _powers(config.n_layers):
+                yield Layout(shard=data, tensor=tensor, pipeline=pipeline)
+                if data > 1:
+                    yield Layout(replicate=data, tensor=tensor, pipeline=pipeline)
+
+
+def _is_possible_for_all(layout: Layout, config: ModelConfig, sections: Collection[TrainingSection]) -> bool:
+    return all(is_possible(layout, config, section) for section in sections)
+
+
 def _ways(
-    config: ModelConfig,
-    section: TrainingSection,
-    device: Device,
-    n_devices: int,
-    utilisation: float,
-    only: Layout | None,
+    config: ModelConfig, section: TrainingSection, device: Device, utilisation: float, layout: Layout
 ) -> Iterator[_Way]:
-    """Every way that fits."""
+    """Every way to run a section in this layout that fits."""
     assert device.memory_bytes is not None
     steps = section.tokens // section.global_batch_tokens
-    rows_of_step = section.global_batch_tokens // (section.row_tokens or config.max_seq_len)
-    for layout in [only] if only is not None else _layouts(config, n_devices, rows_of_step):
-        for recompute in _FROM_LEAST:
-            tried = section.model_copy(update={"recompute": recompute, "micro_batch_size": None})
-            rows = rows_that_fit(config, tried, device.memory_bytes, device.kind, layout)
-            if rows:
-                seconds = steps * step_seconds(config, tried, device, utilisation, layout, rows)
-                yield _Way(layout, rows, recompute, seconds)
+    for recompute in _FROM_LEAST:
+        tried = section.model_copy(update={"recompute": recompute, "micro_batch_size": None})
+        rows = rows_that_fit(config, tried, device.memory_bytes, device.kind, layout)
+        if rows:
+            yield _Way(layout, rows, recompute, steps * step_seconds(config, tried, device, utilisation, layout, rows))
 
 
-def _layouts(config: ModelConfig, n_devices: int, rows_of_step: int) -> Iterator[Layout]:
-    for tensor in _powers(min(n_devices, DEVICES_OF_A_MACHINE)):
-        if config.n_heads % tensor or config.n_kv_heads % tensor or config.d_ff % tensor or config.vocab_size % tensor:
-            continue
-        for pipeline in _powers(min(n_devices // tensor, config.n_layers)):
-            data, left_over = divmod(n_devices, tensor * pipeline)
-            if left_over or rows_of_step % data or rows_of_step // data < pipeline:
-                continue
-            yield Layout(shard=data, tensor=tensor, pipeline=pipeline)
-            if data > 1:
-                yield Layout(replicate=data, tensor=tensor, pipeline=pipeline)
+def _best(ways: Sequence[_Way]) -> _Way:
+    """Of ways in one layout the fastest; of those within a percent that which computes least twice."""
+    fastest = min(way.seconds for way in ways)
+    return next(way for way in ways if way.seconds <= (1 + _NOTICEABLE) * fastest)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 def _powers(highest: int) -> Iterator[int]:
@@ -154,7 +196,7 @@ def _powers(highest: int) -> Iterator[int]:
 
 
 def _reasons(
-    config: ModelConfig, section: TrainingSection, device: Device, ways: list[_Way], best: _Way, only: Layout | None
+    config: ModelConfig, section: TrainingSection, device: Device, ways: Sequence[_Way], best: _Way
 ) -> Iterator[str]:
     tried = section.model_copy(update={"recompute": best.recompute})
     needed = size(training_memory(config, tried, best.rows, device.kind, best.layout).total)
@@ -166,7 +208,7 @@ def _reasons(
     else:
         double = size(training_memory(config, tried, 2 * best.rows, device.kind, best.layout).total)
         yield f"micro_batch_size {best.rows}: it needs {needed}{there}, and twice as many rows {double}."
-    alike = {way.recompute: way for way in ways if way.layout == best.layout}
+    alike = {way.recompute: way for way in ways}
     if best.recompute == "none":
         yield "recompute none: everything fits, so nothing need be computed twice."
     elif "none" not in alike:
@@ -174,20 +216,24 @@ def _reasons(
     else:
         slower = alike["none"].seconds / best.seconds - 1
         yield f"recompute {best.recompute}: without it only {alike['none'].rows} rows fit, {slower:.0%} slower in all."
-    if best.layout.n_devices == 1:
+
+
+def _why_cut(layout: Layout, seconds: Mapping[Layout, float], only: Layout | None) -> Iterator[str]:
+    """Why this layout, of those that fit and the seconds that each takes."""
+    if layout.n_devices == 1:
         return
     if only is not None:
-        yield f"{best.layout}: as the recipe asks."
+        yield f"{layout}: as the recipe asks."
         return
-    simple = [way for way in ways if way.layout.tensor == way.layout.pipeline == 1]
-    if best.layout.tensor == best.layout.pipeline == 1:
-        kind = "each device keeps a share of the weights" if best.layout.shard > 1 else "the whole model fits on each"
-        yield f"{best.layout}: {kind}, and rows alone are shared out, which sends least."
+    simple = [time for other, time in seconds.items() if other.tensor == other.pipeline == 1]
+    if layout.tensor == layout.pipeline == 1:
+        kind = "each device keeps a share of the weights" if layout.shard > 1 else "the whole model fits on each"
+        yield f"{layout}: {kind}, and rows alone are shared out, which sends least."
     elif simple:
-        slower = min(way.seconds for way in simple) / best.seconds - 1
-        yield f"{best.layout}: sharing out rows alone fits too, but takes {slower:.0%} longer with what it sends."
+        slower = min(simple) / seconds[layout] - 1
+        yield f"{layout}: sharing out rows alone fits too, but takes {slower:.0%} longer with what it sends."
     else:
-        yield f"{best.layout}: sharing out rows and weights alone does not fit; the layers have to be cut."
+        yield f"{layout}: sharing out rows and weights alone does not fit; the layers have to be cut."
 
 
 def _left_aside(layout: Layout | None, n_devices: int) -> Iterator[str]:

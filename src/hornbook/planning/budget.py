@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
 from hornbook.planning.flops import matrix_parameters, parameters_by_part
 from hornbook.planning.hardware import Device
@@ -67,8 +68,14 @@ def best_size(flops: float) -> BestSize:
 
 
 def flops_for(budget: float, price: float, device: Device, utilisation: float) -> float:
-    """The operations that `budget` dollars buy at `price` dollars for an hour of a device."""
-    return budget / price * 3600 * device.flops_per_second * utilisation
+    """The operations that `budget` dollars buy at `price` dollars for an hour of a device.
+
+    Raises UserError where they are beyond all numbers.
+    """
+    flops = budget / price * 3600 * device.flops_per_second * utilisation
+    if not math.isfinite(flops):
+        raise UserError(f"budget: ${budget:g} at ${price:g} an hour buy more operations than a number can hold")
+    return flops
 
 
 def serving(config: ModelConfig, device: Device, utilisation: float) -> tuple[Serving, ...]:

@@ -42,6 +42,7 @@ def plan(options: Options, recipe: Recipe, console: Console) -> None:
     made = plan_recipe(recipe, machine=machine, reference=reference, law=law)
     if options.json:
         print(made.to_json())
+        console = Console(stderr=True)  # standard output is JSON alone
     else:
         made.render(console)
     if options.published:
@@ -50,11 +51,11 @@ def plan(options: Options, recipe: Recipe, console: Console) -> None:
         draw_memory(made, options.picture)
         console.print(f"the memory of one device: {options.picture}", highlight=False)
     if options.write:
-        fields = advised_fields(made)
+        fields = advised_fields(made, recipe)
         if not fields:
             raise UserError(
-                "plan --write: nothing fits on these devices, or their memory is not known (--gpu names one), so there "
-                "is nothing to write."
+                "plan --write: these devices cannot do it, or their memory is not known (--gpu names one), so there is "
+                "nothing to write."
             )
         write_fields(options.recipe, fields)
         console.print(f"written into {options.recipe}: {', '.join(fields)}", highlight=False, soft_wrap=True)

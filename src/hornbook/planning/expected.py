@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig
 from hornbook.planning.curves import N_WINDOWS, TOLERANCES, Band, Record, band_of, windows
 from hornbook.planning.law import Approach, Law
@@ -103,20 +104,17 @@ def compared_settings(config: ModelConfig, section: TrainingSection) -> dict[str
 
 def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: Law | None) -> Expectation:
     """The best that is known of how this training should go."""
-    recorded = (reference or {}).get("stages", {}).get(beginning.stage)
-    if recorded is not None and recorded["settings"] == dict(beginning.settings):
+    recorded = None if reference is None else recorded_of(reference, beginning.stage, beginning.settings)
+    if reference is not None and recorded is not None:
         bands = {
             name: Band(*(tuple(band[key]) for key in ("mean", "low", "high")))
             for name, band in recorded["bands"].items()
             if beginning.stage != "reinforce" or name not in _TOLD_BY_ANSWERS
         }
-        figure = WATCHED_FIGURE.get(beginning.stage, "loss_nats")
+        figure = _watched_figure(beginning.stage)
         curve = bands.pop(figure)
-        seeds = len((reference or {})["seeds"])
-        return Expectation(
-            f"the recipe's reference of {seeds} seeds", figure, curve, beginning.total_tokens, signs=bands,
-            data=recorded["data"],
-        )  # fmt: skip
+        source = f"the recipe's reference of {len(reference['seeds'])} seeds"
+        return Expectation(source, figure, curve, beginning.total_tokens, signs=bands, data=recorded["data"])
     if beginning.stage == "preference":
         return _from_ln_2(beginning)
     if beginning.stage == "reinforce":
@@ -126,6 +124,14 @@ def expectation(beginning: Beginning, reference: Mapping[str, Any] | None, law: 
     if beginning.first_loss is not None:
         return _from_base(beginning)
     return _from_law(beginning, law)
+
+
+def recorded_of(reference: Mapping[str, Any], stage: str, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a reference has of a stage; None where it has nothing of a training with these settings, or not its curve,
+    which runs that ended early do not give."""
+    recorded = reference["stages"].get(stage)
+    is_of_it = recorded is not None and recorded["settings"] == settings and _watched_figure(stage) in recorded["bands"]
+    return recorded if is_of_it else None
 
 
 def record_of(runs: Mapping[int, Sequence[Record]], beginning: Beginning, data: Mapping[str, float]) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def beside(recipe_path: Path) -> tuple[dict[str, Any] | None, Law | None]:
     """The reference and the law that stand beside a recipe, None for what is not there."""
     reference, law = (recipe_path.with_suffix(f".{name}") for name in (REFERENCE_FILE, LAW_FILE))
     return (
-        read_json(reference) if reference.is_file() else None,
+        _reference(reference) if reference.is_file() else None,
         _law(law) if law.is_file() else None,
     )
 
@@ -164,7 +170,7 @@ def beside(recipe_path: Path) -> tuple[dict[str, Any] | None, Law | None]:
 def read_reference(run: Path) -> dict[str, Any] | None:
     """The reference in a run's folder, if there is one."""
     path = run / REFERENCE_FILE
-    return read_json(path) if path.is_file() else None
+    return _reference(path) if path.is_file() else None
 
 
 def read_law(run: Path) -> Law | None:
@@ -173,18 +179,37 @@ def read_law(run: Path) -> Law | None:
     return _law(path) if path.is_file() else None
 
 
+def _reference(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    try:
+        stages = found["stages"].values()
+        is_whole = bool(found["seeds"]) and all({"settings", "bands", "data"} <= stage.keys() for stage in stages)
+    except (AttributeError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise UserError(f"{path}: is no reference that `hornbook reference` wrote. Remove it, or record it again.")
+    return dict(found)
+
+
 def _law(path: Path) -> Law:
-    numbers = dict(read_json(path)["law"])
-    approach = numbers.pop("approach", None)
-    numbers.pop("above", None)  # earlier versions told in it how trainings come down to the law
-    if approach is None:
-        return Law(**numbers)
-    return Law(**numbers, approach=Approach(Law(**approach["under_way"]), approach["above"], approach["passed"]))
+    try:
+        numbers = dict(read_json(path)["law"])
+        approach = numbers.pop("approach", None)
+        numbers.pop("above", None)  # earlier versions told in it how trainings come down to the law
+        if approach is None:
+            return Law(**numbers)
+        return Law(**numbers, approach=Approach(Law(**approach["under_way"]), approach["above"], approach["passed"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: is no law that `hornbook scale` wrote. Remove it, or fit it again.") from None
 
 
 def write_reference(path: Path, reference: Mapping[str, Any]) -> None:
     """Write a reference where `bring_along` finds it."""
     write_json(path, dict(reference))
+
+
+def _watched_figure(stage: str) -> str:
+    return WATCHED_FIGURE.get(stage, "loss_nats")
 
 
 def _from_law(beginning: Beginning, law: Law | None) -> Expectation:

@@ -45,7 +45,7 @@ def _gpu(name: str, tflops: float, gb: int, gb_per_second: float, link: float, w
 ACCELERATORS = (
     _gpu("T4", 65.0, 16, 320, 16, 70, "NVIDIA T4 datasheet; float16"),
     _gpu("V100", 125.0, 32, 900, 150, 300, "NVIDIA V100 datasheet, SXM2 32 GB; float16"),
-    _gpu("RTX 3090", 71.0, 24, 936, 16, 350, "NVIDIA GA102 whitepaper"),
+    _gpu("RTX 3090", 71.0, 24, 936, 32, 350, "NVIDIA GA102 whitepaper"),
     _gpu("RTX 4090", 165.2, 24, 1008, 32, 450, "NVIDIA Ada whitepaper"),
     _gpu("RTX 5090", 209.5, 32, 1792, 64, 575, "NVIDIA RTX Blackwell whitepaper"),
     _gpu("L4", 121.0, 24, 300, 32, 72, "NVIDIA L4 datasheet, half of the rate with sparsity"),

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hornbook.errors import UserError
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.planning.flops import flops_per_token, matrix_parameters
+from hornbook.planning.units import quantity
 from hornbook.recipe import Recipe
 from hornbook.recipe_data import ModelSection
 
@@ -30,8 +32,18 @@ class Rung:
 
 
 def ladder(recipe: Recipe, n_sizes: int, flops: float) -> list[Rung]:
-    """The runs of `n_sizes` sizes at two budgets each, the dearer of `flops` operations; the cheapest first."""
+    """The runs of `n_sizes` sizes at two budgets each, the dearer of `flops` operations; the cheapest first.
+
+    Raises UserError where the largest size is beyond the widest model.
+    """
     best = math.sqrt(flops / (6 * _TOKENS_PER_PARAMETER))
+    largest = best * math.sqrt(_SIZES_APART)
+    widest = config_from_recipe(_model_of_width(recipe.model, _WIDEST), recipe.tokenizer.vocab_size)
+    if largest > counted_parameters(widest):
+        raise UserError(
+            f"flops: {flops:.1e} operations ask for a ladder up to {quantity(largest)} parameters, and its widest "
+            f"model has {quantity(counted_parameters(widest))}. Give fewer operations."
+        )
     rungs = []
     for budget in BUDGETS:
         for number in range(n_sizes):
@@ -45,7 +57,7 @@ def rung(recipe: Recipe, parameters: float, flops: float) -> Rung:
     section = recipe.pretrain
     if section is None:
         raise ValueError("a ladder needs pretraining")
-    models = [_model_of_width(recipe.model, width) for width in range(_WIDTH_STEP, _WIDEST, _WIDTH_STEP)]
+    models = [_model_of_width(recipe.model, width) for width in range(_WIDTH_STEP, _WIDEST + 1, _WIDTH_STEP)]
     configs = [config_from_recipe(model, recipe.tokenizer.vocab_size) for model in models]
     place = min(range(len(models)), key=lambda place: abs(math.log(counted_parameters(configs[place]) / parameters)))
     row_tokens = section.row_tokens or recipe.model.max_seq_len

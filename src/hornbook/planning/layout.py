@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from hornbook.model.config import ModelConfig
 from hornbook.planning.flops import layer_parameters, parameters_by_part
 from hornbook.recipe import Recipe
-from hornbook.recipe_parallel import Schedule, pipeline_stages
+from hornbook.recipe_parallel import Cuttable, ParallelSection, Schedule, layout_problems, pipeline_stages
+from hornbook.recipe_training import TrainingSection
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,28 @@ def layout_of(recipe: Recipe, n_devices: int) -> Layout | None:
         return None  # the default, which asks for nothing
     rest = max(1, n_devices // layout.n_devices)
     return replace(layout, shard=rest if section.shard == -1 else section.shard)
+
+
+def to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttable:
+    """What of a stage is to be cut among processes."""
+    row_tokens = section.row_tokens or config.max_seq_len
+    return Cuttable(
+        stage=name,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        d_ff=config.d_ff,
+        vocab_size=config.vocab_size,
+        n_positions=config.max_seq_len if config.positions == "learned" else 0,
+        row_tokens=row_tokens,
+        n_rows=section.global_batch_tokens // row_tokens,
+        has_adapters=getattr(section, "lora", None) is not None,
+    )
+
+
+def is_possible(layout: Layout, config: ModelConfig, section: TrainingSection) -> bool:
+    """Whether a training can be cut so: heads, widths, layers and the rows of a step have to come out even."""
+    return not any(layout_problems(ParallelSection(**vars(layout)), to_cut("", config, section)))
 
 
 def device_parameters(config: ModelConfig, layout: Layout) -> int:

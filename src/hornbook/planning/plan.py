@@ -17,7 +17,7 @@ from rich.console import Console
 from hornbook.depth import settings_of
 from hornbook.model.config import ModelConfig, config_from_recipe
 from hornbook.model.huggingface_config import read_config
-from hornbook.planning.advice import Advice, advise, step_seconds
+from hornbook.planning.advice import Advice, Recompute
 from hornbook.planning.budget import (
     CHINCHILLA_TOKENS_PER_PARAMETER,
     BestSize,
@@ -28,7 +28,8 @@ from hornbook.planning.budget import (
     flops_for,
     serving,
 )
-from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation
+from hornbook.planning.device_plan import DevicePlan, not_advised, plan_on
+from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation, recorded_of
 from hornbook.planning.flops import (
     TokenFlops,
     flops_per_token,
@@ -36,12 +37,11 @@ from hornbook.planning.flops import (
     parameters_by_part,
     total_training_flops,
 )
-from hornbook.planning.hardware import ACCELERATORS, Device, Kind
+from hornbook.planning.hardware import ACCELERATORS, Kind
 from hornbook.planning.ladder import counted_parameters
 from hornbook.planning.law import Law
-from hornbook.planning.layout import layout_of
 from hornbook.planning.machine import Machine
-from hornbook.planning.memory import Memory, most_rows_at_once, rows_that_fit, training_memory
+from hornbook.planning.memory import Memory, most_rows_at_once, training_memory
 from hornbook.planning.probe import measured_utilisation
 from hornbook.planning.tables import render_plan
 from hornbook.recipe import Recipe
@@ -57,7 +57,7 @@ _LONG_RUN_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage of training needs, wherever it runs.
+    """What one stage of training needs with the recipe's own settings, wherever it runs.
 
     Memory is for the kind of machine that was asked about: with one row computed at once, the least there is,
     and with the most rows that training tries.
@@ -68,6 +68,7 @@ class StagePlan:
     steps: int
     row_tokens: int
     rows_per_step: int
+    recompute: Recompute
     flops_per_token: TokenFlops
     optimizer_flops_per_step: int
     total_flops: int
@@ -77,35 +78,15 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class DevicePlan:
-    """How one device does it: for each stage, the seconds, and the rows that it computes at once.
-
-    utilisation is the share of the device's rate that it is taken to reach, utilisation_is where that comes from.
-    rows_at_once is None where the device's memory is not known; 0 rows: not even one fits.
-    """
-
-    device: Device
-    n_devices: int
-    utilisation: float
-    utilisation_is: str
-    seconds: dict[str, float]
-    rows_at_once: dict[str, int] | None
-
-    @property
-    def total_seconds(self) -> float:
-        return sum(self.seconds.values())
-
-
-@dataclass(frozen=True)
 class Plan:
     """The plan of a recipe. `devices` begins with the machine that was asked about.
 
     settings: what decides the model's shape and its pretraining; depth_gives: what `model.depth` alone would have
     made of them, where the recipe turns that dial. tokens_per_parameter: of pretraining, where there is any.
-    advice: for each stage what to choose, None where nothing fits or the device's memory is not known. budget: the best
-    size for the dollars given, or for this run's own operations where none are. expected: the curve of each stage of
-    which something is known beforehand;
-    without a reference, fine-tuning begins at its base model's loss, and that is known when it begins.
+    not_advised: for each stage that the devices cannot do, why. cost: None where there is such a stage. budget: the
+    best size for the dollars given, or for this run's own operations where none are. expected: the curve of each stage
+    of which something is known beforehand; without a reference, fine-tuning begins at its base model's loss, and that
+    is known when it begins.
     """
 
     recipe: str
@@ -116,11 +97,16 @@ class Plan:
     tokens_per_parameter: float | None
     stages: tuple[StagePlan, ...]
     devices: tuple[DevicePlan, ...]
-    advice: dict[str, Advice | None]
-    cost: Cost
+    not_advised: dict[str, str]
+    cost: Cost | None
     budget: BestSize | None
     serving: tuple[Serving, ...]
     expected: dict[str, Expectation]
+
+    @property
+    def advice(self) -> dict[str, Advice | None]:
+        """For each stage what to choose on the machine that was asked about."""
+        return self.devices[0].advice
 
     @property
     def n_parameters(self) -> int:
@@ -150,6 +136,8 @@ class Plan:
             written["memory_bytes_of_most_rows"]["total"] = stage.memory_bytes_of_most_rows.total
         for device, written in zip(self.devices, table["devices"], strict=True):
             written["total_seconds"] = device.total_seconds
+            written["rows_at_once"] = device.rows_at_once
+        table["advice"] = table["devices"][0]["advice"]
         return table
 
 
@@ -180,15 +168,12 @@ def plan_recipe(
         reached, reached_is = DEFAULT_UTILISATION[device.kind], "assumed"
 
     parameters = parameters_by_part(config)
-    advice = {
-        name: advise(config, section, device, machine.gpus, reached, layout_of(recipe, machine.gpus))
-        for name, section in sections.items()
-    }
-    devices = [_device_plan(device, config, sections, reached, reached_is, machine.gpus, advice)]
-    if machine.gpu is None and devices[0].total_seconds > _LONG_RUN_SECONDS:
+    devices = [plan_on(recipe, config, device, reached, reached_is, machine.gpus)]
+    seconds = devices[0].total_seconds
+    if machine.gpu is None and (seconds is None or seconds > _LONG_RUN_SECONDS):
         share = machine.utilisation or DEFAULT_UTILISATION["accelerator"]
         given = "assumed" if machine.utilisation is None else "as given"
-        devices += [_device_plan(other, config, sections, share, given) for other in ACCELERATORS]
+        devices += [plan_on(recipe, config, other, share, given) for other in ACCELERATORS]
     total_flops = sum(total_training_flops(config, section) for section in sections.values())
     if machine.budget is not None and machine.price is not None:
         total_flops = int(flops_for(machine.budget, machine.price, device, reached))
@@ -201,8 +186,8 @@ def plan_recipe(
         tokens_per_parameter=recipe.pretrain.tokens / sum(parameters.values()) if recipe.pretrain else None,
         stages=tuple(_stage_plan(name, config, section, device.kind) for name, section in sections.items()),
         devices=tuple(devices),
-        advice=advice,
-        cost=cost_of(device, machine.gpus, devices[0].total_seconds, machine.price),
+        not_advised=not_advised(recipe, config, devices[0]),
+        cost=None if seconds is None else cost_of(device, machine.gpus, seconds, machine.price),
         budget=best_size(total_flops),
         serving=serving(config, device, reached),
         expected=_expected(recipe, config, sections, reference, law),
@@ -216,14 +201,17 @@ def planned_config(recipe: Recipe) -> ModelConfig:
     return config_from_recipe(recipe.model, recipe.tokenizer.vocab_size)
 
 
-def advised_fields(plan: Plan) -> dict[str, Any]:
-    """The advice as fields of the recipe: {"pretrain.micro_batch_size": 8}."""
+def advised_fields(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """The advice as fields of the recipe: {"pretrain.micro_batch_size": 8}.
+
+    The cut is among them where the recipe has a section for it: without one it takes any number of devices.
+    """
     fields: dict[str, Any] = {}
     for name, advice in plan.advice.items():
         if advice is None:
             continue
         fields |= {f"{name}.micro_batch_size": advice.micro_batch_size, f"{name}.recompute": advice.recompute}
-        if advice.layout.n_devices > 1:
+        if advice.layout.n_devices > 1 and "parallel" in recipe.model_fields_set:
             fields |= {f"parallel.{cut}": number for cut, number in vars(advice.layout).items()}
     return fields
 
@@ -235,12 +223,12 @@ def _expected(
     reference: Mapping[str, Any] | None,
     law: Law | None,
 ) -> dict[str, Expectation]:
-    recorded = {} if reference is None else reference["stages"]
     found = {}
     for name, section in sections.items():
         settings = compared_settings(config, section)
         is_new = name == "pretrain" and recipe.origin is None
-        if is_new or name == "preference" or recorded.get(name, {}).get("settings") == settings:
+        is_recorded = reference is not None and recorded_of(reference, name, settings) is not None
+        if is_new or name == "preference" or is_recorded:
             beginning = Beginning(name, section.tokens, config.vocab_size, counted_parameters(config), settings)
             found[name] = expectation(beginning, reference, law)
     return found
@@ -271,6 +259,7 @@ def _stage_plan(name: str, config: ModelConfig, section: TrainingSection, kind: 
         steps=section.tokens // section.global_batch_tokens,
         row_tokens=row_tokens,
         rows_per_step=section.global_batch_tokens // row_tokens,
+        recompute=section.recompute,
         flops_per_token=flops_per_token(config, row_tokens, section.recompute),
         optimizer_flops_per_step=optimizer_flops_per_step(config, section.optimizer),
         total_flops=total_training_flops(config, section),
@@ -278,33 +267,3 @@ def _stage_plan(name: str, config: ModelConfig, section: TrainingSection, kind: 
         memory_bytes_of_one_row=training_memory(config, section, 1, kind),
         memory_bytes_of_most_rows=training_memory(config, section, most_rows, kind),
     )
-
-
-def _device_plan(
-    device: Device,
-    config: ModelConfig,
-    sections: dict[str, TrainingSection],
-    utilisation: float,
-    utilisation_is: str,
-    n_devices: int = 1,
-    advice: dict[str, Advice | None] | None = None,
-) -> DevicePlan:
-    rate = device.flops_per_second * utilisation
-    seconds = {name: total_training_flops(config, section) / rate for name, section in sections.items()}
-    if n_devices > 1:
-        for name, section in sections.items():
-            advised = None if advice is None else advice[name]
-            if advised is None:
-                seconds[name] /= n_devices
-                continue
-            chosen = section.model_copy(update={"recompute": advised.recompute})
-            step = step_seconds(config, chosen, device, utilisation, advised.layout, advised.micro_batch_size)
-            seconds[name] = section.tokens // section.global_batch_tokens * step
-    rows_at_once = None
-    if device.memory_bytes is not None:
-        rows_at_once = {
-            name: rows_that_fit(config, section, device.memory_bytes, device.kind) for name, section in sections.items()
-        }
-        if n_devices > 1 and advice is not None:
-            rows_at_once = {name: 0 if one is None else one.micro_batch_size for name, one in advice.items()}
-    return DevicePlan(device, n_devices, utilisation, utilisation_is, seconds, rows_at_once)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hornbook.planning.units import duration, money, quantity, size
+from hornbook.recipe_parallel import SPREAD_STAGES
 
 if TYPE_CHECKING:
     from hornbook.planning.plan import Plan, StagePlan
@@ -96,17 +97,21 @@ def _memory(plan: "Plan") -> Table:
 
 
 def _time(plan: "Plan") -> Table:
-    """Of each stage the time, and the rows that fit at once, where these are fewer than training would take."""
+    """Of each stage the time as advised, and what is advised, where that is not what the recipe would do."""
     table = _table("Time", "device", "memory", "FLOP/s", "share reached", *(stage.name for stage in plan.stages))
     for device_plan in plan.devices:
         device, cells = device_plan.device, []
         for stage in plan.stages:
-            fitting = None if device_plan.rows_at_once is None else device_plan.rows_at_once[stage.name]
-            time = duration(device_plan.seconds[stage.name])
-            if fitting is None or fitting == stage.most_rows_at_once:
-                cells.append(time)
-            else:
-                cells.append(f"{time}\n{fitting:,} rows at once" if fitting else "does not fit")
+            seconds, advice = device_plan.seconds[stage.name], device_plan.advice[stage.name]
+            cannot = "does not fit" if device_plan.n_devices == 1 else "cannot be done"
+            lines = [cannot if seconds is None else duration(seconds)]
+            if advice is not None and advice.micro_batch_size != stage.most_rows_at_once:
+                lines.append(f"{advice.micro_batch_size:,} rows at once")
+            if advice is not None and advice.recompute != stage.recompute:
+                lines.append(f"recompute {advice.recompute}")
+            if device_plan.n_devices > 1 and stage.name not in SPREAD_STAGES:
+                lines.append("on one of them")
+            cells.append("\n".join(lines))
         table.add_row(
             escape(device.name) if device_plan.n_devices == 1 else f"{device_plan.n_devices} × {escape(device.name)}",
             "" if device.memory_bytes is None else size(device.memory_bytes),
@@ -118,15 +123,17 @@ def _time(plan: "Plan") -> Table:
 
 
 def _cost(plan: "Plan") -> Table:
-    device, cost = plan.devices[0], plan.cost
+    device, cost, seconds = plan.devices[0], plan.cost, plan.devices[0].total_seconds
     table = _table("Cost", "", "this run")
     table.add_row("devices", f"{device.n_devices} × {escape(device.device.name)}")
-    table.add_row("time", duration(device.total_seconds))
-    table.add_row("hours of a device", f"{cost.device_hours:,.2f}")
-    table.add_row("money", "no --price given" if cost.dollars is None else money(cost.dollars))
-    table.add_row(
-        "energy of the devices", "not known" if cost.kilowatt_hours is None else f"{cost.kilowatt_hours:,.3g} kWh"
-    )
+    if cost is None or seconds is None:
+        table.add_row("time and money", "it cannot be done on them")
+    else:
+        table.add_row("time", duration(seconds))
+        table.add_row("hours of a device", f"{cost.device_hours:,.2f}")
+        table.add_row("money", "no --price given" if cost.dollars is None else money(cost.dollars))
+        energy = "not known" if cost.kilowatt_hours is None else f"{cost.kilowatt_hours:,.3g} kWh"
+        table.add_row("energy of the devices", energy)
     best = plan.budget
     if best is not None:
         table.add_section()
@@ -167,14 +174,20 @@ def _advice(plan: "Plan", console: Console) -> None:
         return
     for name, advice in plan.advice.items():
         if advice is None:
-            console.print(f"  {name}: nothing fits. Take more or larger devices, shorter rows, or a smaller model.")
+            console.print(f"  {name}: {plan.not_advised[name]}", highlight=False, soft_wrap=True)
             continue
         for reason in advice.reasons:
             console.print(f"  {name}: {reason}", highlight=False, soft_wrap=True)
         for cut, n_bytes in advice.sent_bytes_per_step.items():
             sent = f"each device sends {size(int(n_bytes))} a step for {cut}"
             console.print(f"  {name}: {sent}.", highlight=False, soft_wrap=True)
-    console.print("`--write` puts these into the recipe.\n", style="dim", highlight=False)
+    if any(plan.advice.values()):
+        console.print(
+            "`--write` puts these into the recipe, the cut where it has a section parallel.",
+            style="dim",
+            highlight=False,
+        )
+    console.print()
 
 
 def _table(title: str, first_column: str, *columns: str) -> Table:

@@ -17,17 +17,23 @@ def write_fields(path: Path, fields: Mapping[str, Any]) -> None:
 
     Raises UserError where the file would no longer be a recipe that says what it is asked to; it is then unchanged.
     """
-    text = path.read_text(encoding="utf-8")
+    written = path.read_bytes().decode()
+    line_end = "\r\n" if "\r\n" in written else "\n"
+    text = written.replace("\r\n", "\n")
     for name, value in fields.items():
         section, _, field = name.rpartition(".")
         text = _with_field(text, section, field, toml_value(value))
-    table = tomllib.loads(text)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        table = {}  # such as a section that stands there in dotted keys, and cannot be opened a second time
     for name, value in fields.items():
         found: Any = table
         for part in name.split("."):
             found = found.get(part, {}) if isinstance(found, dict) else {}
         if found != value:
             raise UserError(f"{path}: could not write {name} = {value} into it; set it by hand. Nothing was changed.")
+    text = text.replace("\n", line_end)
     temporary = path.with_name(f".{path.stem}.checked.toml")
     try:
         atomic_write(temporary, text)
@@ -38,7 +44,7 @@ def write_fields(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def _with_field(text: str, section: str, field: str, value: str) -> str:
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")
     header = re.compile(rf"^\s*\[\s*{re.escape(section)}\s*\]\s*(#.*)?$")
     start = next((number for number, line in enumerate(lines) if header.match(line)), None)
     if start is None:

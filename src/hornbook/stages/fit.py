@@ -10,9 +10,9 @@ from hornbook.parallel.mesh import Mesh
 from hornbook.parallel.parallelize import SpreadModel
 from hornbook.planning.hardware import Kind
 from hornbook.planning.layout import Layout
+from hornbook.planning.layout import to_cut as to_cut  # for the stages, from one place
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.units import size
-from hornbook.recipe_parallel import Cuttable
 from hornbook.recipe_training import TrainingSection
 from hornbook.stages.context import StageContext
 from hornbook.training.memory import free_memory_bytes
@@ -88,20 +88,3 @@ def layout_of_mesh(mesh: Mesh) -> Layout:
     """The layout that a plan reckons with."""
     cut = mesh.section
     return Layout(cut.replicate, cut.shard, cut.tensor, cut.pipeline, cut.context, cut.schedule)
-
-
-def to_cut(name: str, config: ModelConfig, section: TrainingSection) -> Cuttable:
-    """What of a stage is to be cut among processes."""
-    row_tokens = section.row_tokens or config.max_seq_len
-    return Cuttable(
-        stage=name,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        n_kv_heads=config.n_kv_heads,
-        d_ff=config.d_ff,
-        vocab_size=config.vocab_size,
-        n_positions=config.max_seq_len if config.positions == "learned" else 0,
-        row_tokens=row_tokens,
-        n_rows=section.global_batch_tokens // row_tokens,
-        has_adapters=getattr(section, "lora", None) is not None,
-    )
