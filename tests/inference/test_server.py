@@ -1,7 +1,6 @@
 """The server over real connections: OpenAI's interface, its limits, and clients that leave or send rubbish."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -318,40 +317,6 @@ def test_only_tokens_up_to_the_stop_string_are_counted(serve: Serve):
 def test_limits_that_nothing_could_be_served_with_are_refused(option: str, value: float):
     with pytest.raises(UserError, match=r"^--\w+: must be"):
         Limits(**{option: value})
-
-
-@pytest.mark.parametrize("port", [0, 99999])
-def test_a_port_that_is_none_is_refused(port: int, run: Path):
-    with pytest.raises(UserError, match="--port: must be between 1 and 65535"):
-        serve_module.serve(run, "127.0.0.1", port, Limits())
-
-
-def test_an_address_that_is_in_use_is_refused(run: Path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port}: cannot be listened on .*in use"):
-            serve_module.serve(run, "127.0.0.1", port, Limits())
-
-
-def test_two_servers_do_not_load_models_for_one_port(run: Path, monkeypatch: pytest.MonkeyPatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setattr(serve_module, "load_engine", lambda *_: serve_module.serve(run, "127.0.0.1", port, Limits()))
-    with pytest.raises(UserError, match=f"--port {port}: cannot be listened on .*in use"):
-        serve_module.serve(run, "127.0.0.1", port, Limits())
-
-
-@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1"), ("::1", "http://[::1]")])
-def test_the_address_that_is_printed_can_be_opened(
-    run: Path, host: str, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(serve_module, "_listen", lambda *_: socket.socket())
-    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
-    serve_module.serve(run, host, 8721, Limits())
-    assert f" {address}:8721/ " in capsys.readouterr().out
 
 
 def test_rows_that_the_memory_cannot_hold_are_refused_before_they_are_allocated(

@@ -465,15 +465,17 @@ def test_fine_tuning_ends_early_and_keeps_the_best_model(base: Path, tmp_path: P
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def two_sources(base: Path, folder: Path) -> str:
+    """The beginning of a section that fine-tunes on fifty conversations of a source a, and fifty of a source b."""
+    for name in ("a", "b"):
+        write_rows(folder / f"{name}.jsonl", [{"instruction": f"{name} {n}?", "output": "Yes"} for n in range(50)])
+    return f"[finetune]\ninit_from = '{base}'\nsource = ['files:{folder}/a.jsonl', 'files:{folder}/b.jsonl']\n"
+
+
 def test_weights_of_a_mixture_say_how_often_a_conversation_is_taken(
     base: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    for name in ("a", "b"):
-        write_rows(tmp_path / f"{name}.jsonl", [{"instruction": f"{name} {n}?", "output": "Yes"} for n in range(50)])
-    section = (
-        f"[finetune]\ninit_from = '{base}'\nsource = ['files:{tmp_path}/a.jsonl', 'files:{tmp_path}/b.jsonl']\n"
-        "weights = [3, 0]\nvalidation_fraction = 0.2\nsample_answers = 0\n"
-    )
+    section = two_sources(base, tmp_path) + "weights = [3, 0]\nvalidation_fraction = 0.2\nsample_answers = 0\n"
     folder, printed = run(write_recipe(section + TRAINING.format(tokens=256), TOP), tmp_path / "runs")
     facts = read_json(folder / "finetune" / "stage.json")["facts"]
     n_training = int(printed.split(" conversations to train on")[0].rpartition("\n")[2])
@@ -483,12 +485,7 @@ def test_weights_of_a_mixture_say_how_often_a_conversation_is_taken(
 
 
 def test_answers_are_shown_to_questions_of_all_sources(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
-    for name in ("a", "b"):
-        write_rows(tmp_path / f"{name}.jsonl", [{"instruction": f"{name} {n}?", "output": "Yes"} for n in range(50)])
-    section = (
-        f"[finetune]\ninit_from = '{base}'\nsource = ['files:{tmp_path}/a.jsonl', 'files:{tmp_path}/b.jsonl']\n"
-        "validation_fraction = 0.3\nsample_answers = 4\n"
-    )
+    section = two_sources(base, tmp_path) + "validation_fraction = 0.3\nsample_answers = 4\n"
     folder, _ = run(write_recipe(section + TRAINING.format(tokens=256), TOP), tmp_path / "runs")
     asked = [row["messages"][0]["content"][0] for row in read_json(folder / "finetune" / "answers.json")]
     assert len(asked) == 4

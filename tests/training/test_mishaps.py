@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -224,3 +225,48 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     plain = make_trainer("elsewhere/pretrain", **OPTIONS)
     plain.train()
     assert all(torch.equal(one, other) for one, other in zip(_weights(trainer), _weights(plain), strict=True))
+
+
+def _spoil(path: Path, line: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = b"\0" * len(lines[line])
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("damage", "n_sound"),
+    [
+        (Path.unlink, 0),
+        (lambda path: path.write_bytes(b""), 0),
+        (lambda path: path.write_bytes(b"\0" * 500), 0),
+        (lambda path: _spoil(path, 0), 0),
+        (lambda path: _spoil(path, 4), 4),
+        (lambda path: _spoil(path, 7), 7),
+    ],
+    ids=["lost", "empty", "zeros", "first line", "fifth line", "last line"],
+)
+def test_a_log_that_does_not_reach_the_checkpoint_is_told_and_nothing_is_given_up(
+    damage: Callable[[Path], object], n_sound: int, make_trainer: MakeTrainer
+) -> None:
+    options = OPTIONS | {"keep_checkpoints": 4}
+    first = make_trainer(**options)
+    result = first.train()
+    expected = _weights(first)
+    log = first.directory / "metrics.jsonl"
+    losses = [record["loss_nats"] for record in read_metrics(log)]
+    damage(log)
+
+    with pytest.raises(RunFailed, match=f"damaged after line {n_sound}, but step-00000008 goes on from a later step"):
+        make_trainer(**options).train()
+    kept = sorted((first.directory / "checkpoints").glob("step-*"))
+    assert [path.name for path in kept] == [f"step-0000000{step}" for step in (2, 4, 6, 8)]
+
+    # What the message says to do.
+    for path in kept:
+        if int(path.name.removeprefix("step-")) > n_sound:
+            shutil.rmtree(path)
+    again = make_trainer(**options)
+    result_again = again.train()
+    assert all(torch.equal(one, other) for one, other in zip(_weights(again), expected, strict=True))
+    assert [record["loss_nats"] for record in read_metrics(log)] == losses
+    assert (result_again.tokens, result_again.final_loss_nats) == (result.tokens, result.final_loss_nats)

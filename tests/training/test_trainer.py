@@ -4,7 +4,6 @@ stopped."""
 import io
 import json
 import math
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -375,50 +374,6 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(make_train
     assert "Going on from step 4 of 6" in said.getvalue()
     assert _is_same(_weights(again), expected)
     assert _losses(again) == losses
-
-
-def _spoil(path: Path, line: int) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[line] = b"\0" * len(lines[line])
-    path.write_bytes(b"".join(lines))
-
-
-@pytest.mark.parametrize(
-    ("damage", "n_sound"),
-    [
-        (Path.unlink, 0),
-        (lambda path: path.write_bytes(b""), 0),
-        (lambda path: path.write_bytes(b"\0" * 500), 0),
-        (lambda path: _spoil(path, 0), 0),
-        (lambda path: _spoil(path, 4), 4),
-        (lambda path: _spoil(path, 5), 5),
-    ],
-    ids=["lost", "empty", "zeros", "first line", "fifth line", "last line"],
-)
-def test_a_log_that_does_not_reach_the_checkpoint_is_told_and_nothing_is_lost(
-    damage: Callable[[Path], object], n_sound: int, make_trainer: MakeTrainer
-) -> None:
-    options: dict[str, Any] = {"checkpoint_interval_steps": 2, "keep_checkpoints": 3}
-    first = make_trainer(**options)
-    result = first.train()
-    expected, losses = _weights(first), _losses(first)
-    checkpoints = first.directory / "checkpoints"
-    damage(first.directory / "metrics.jsonl")
-
-    with pytest.raises(RunFailed, match=f"damaged after line {n_sound}, but step-00000006 goes on from a later step"):
-        make_trainer(**options).train()
-    kept = sorted(checkpoints.glob("step-*"))
-    assert [path.name for path in kept] == ["step-00000002", "step-00000004", "step-00000006"]
-
-    # What the message says to do.
-    for path in kept:
-        if int(path.name.removeprefix("step-")) > n_sound:
-            shutil.rmtree(path)
-    again = make_trainer(**options)
-    result_again = again.train()
-    assert _is_same(_weights(again), expected)
-    assert _losses(again) == losses
-    assert (result_again.tokens, result_again.final_loss_nats) == (result.tokens, result.final_loss_nats)
 
 
 def test_lines_written_after_the_checkpoint_are_not_kept_twice(make_trainer: MakeTrainer) -> None:

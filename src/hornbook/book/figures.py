@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from hornbook.book.run_facts import Run
+from hornbook.book.run_facts import Run, loss_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,9 +114,9 @@ def loss(run: Run, stage: str) -> "tuple[Figure, str] | None":
     steps_shown, losses_shown, smooth_shown = (thinned(values) for values in (steps, losses, smooth))
     panels[0].plot(steps_shown, losses_shown, color=BLUE, linewidth=0.5, alpha=0.45, label="each step")
     panels[0].plot(steps_shown, smooth_shown, color=BLUE, linewidth=1.8, label="smoothed")
-    panels[0].set(ylabel="training loss\n(nats per token)")
+    panels[0].set(ylabel=f"training loss\n({loss_unit(stage)})")
     panels[0].legend()
-    alt = f"Training loss of {stage} over {len(steps):,} steps: {losses[0]:.2f} to {smooth[-1]:.2f} nats per token."
+    alt = f"Training loss of {stage} over {len(steps):,} steps: {losses[0]:.2f} to {smooth[-1]:.2f} {loss_unit(stage)}."
     if validations:
         panels[1].plot([v["step"] for v in validations], [v["bits_per_byte"] for v in validations],
                        color=ORANGE, marker="o", markersize=3.5, label="validation")  # fmt: skip
@@ -150,7 +150,7 @@ def expected(run: Run, stage: str) -> "tuple[Figure, str] | None":
     panel.fill_between(middles, band["low"], band["high"], color="#cccccc", label="expected: the band")
     panel.plot(middles, band["mean"], "--", color=GREY, label="expected: the mean")
     panel.plot(middles, means, color=BLUE, marker="o", markersize=3, label="measured")
-    panel.set(xlabel="million tokens", ylabel="reward" if figure_name == "reward" else "loss (nats per token)")
+    panel.set(xlabel="million tokens", ylabel="reward" if figure_name == "reward" else f"loss ({loss_unit(stage)})")
     panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)  # above: a band may fill the whole panel
     seen = [place for place, values in enumerate(measured) if values]
     if not seen:

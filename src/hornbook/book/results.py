@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hornbook.book.figures import ANSWERS
-from hornbook.book.run_facts import Run
+from hornbook.book.run_facts import Run, loss_unit
 
 Block = dict[str, Any]
 """{"kind": "heading", "text"} · {"kind": "paragraph", "text"} · {"kind": "quote", "text"} ·
@@ -141,9 +141,9 @@ def _training(run: Run, stage: str) -> Iterator[Block]:
     yield heading(_STAGE_TITLES.get(stage, stage.capitalize()))
     rows = [["steps", f"{facts['steps']:,}"], ["tokens", f"{facts['tokens']:,}"]]
     if "first_loss_nats" in derived:
-        rows.append(["loss of the first step, nats per token", f"{derived['first_loss_nats']:.3f}"])
+        rows.append([f"loss of the first step, {loss_unit(stage)}", f"{derived['first_loss_nats']:.3f}"])
     if facts["final_loss_nats"] is not None:
-        rows.append(["loss at the end, nats per token", f"{facts['final_loss_nats']:.3f}"])
+        rows.append([f"loss at the end, {loss_unit(stage)}", f"{facts['final_loss_nats']:.3f}"])
     if facts.get("validation_bits_per_byte") is not None:
         rows.append(["validation, bits per byte", f"{facts['validation_bits_per_byte']:.4f}"])
     if facts.get("floor_bits_per_byte") is not None:

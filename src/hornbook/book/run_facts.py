@@ -15,6 +15,9 @@ from hornbook.run_directory import RunDirectory, open_run, read_json
 
 Record = dict[str, Any]
 
+_LOSS_IS_OVER = {"preference": "pair", "reinforce": "answer", "classify": "text"}
+"""What a stage's loss is the mean over, where that is not tokens."""
+
 EXPECTED = "expected.json"
 """What the recipe's reference says of the curves of each stage, where the run was made with one."""
 
@@ -55,6 +58,11 @@ class Run:
         if found is None:
             raise UserError(f"{self.facts['name']}: the run has no {key}. Finish it with `hornbook run` first.")
         return found
+
+
+def loss_unit(stage: str) -> str:
+    """The unit of a stage's loss, such as "nats per token"."""
+    return f"nats per {_LOSS_IS_OVER.get(stage, 'token')}"
 
 
 def read_run(path: Path) -> Run:

@@ -10,7 +10,6 @@ from hornbook.parallel.mesh import Mesh
 from hornbook.parallel.parallelize import SpreadModel
 from hornbook.planning.hardware import Kind
 from hornbook.planning.layout import Layout
-from hornbook.planning.layout import to_cut as to_cut  # for the stages, from one place
 from hornbook.planning.memory import most_rows_at_once, rows_that_fit, training_memory
 from hornbook.planning.units import size
 from hornbook.recipe_training import TrainingSection

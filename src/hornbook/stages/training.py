@@ -28,6 +28,7 @@ from hornbook.planning.curves import windows
 from hornbook.planning.expected import Beginning, Expectation, compared_settings, expectation, read_law, read_reference
 from hornbook.planning.flops import flops_per_token
 from hornbook.planning.ladder import counted_parameters
+from hornbook.planning.layout import to_cut
 from hornbook.planning.prediction import PeakMemory, measured_figures, predicted_figures
 from hornbook.planning.score import plan_score_table, score
 from hornbook.planning.verdict import Verdict, Watch, judge
@@ -36,7 +37,7 @@ from hornbook.run_directory import read_json, write_json
 from hornbook.runtime import derive_seed, measured_flops_per_second, pick_device, pick_dtype, precision_note
 from hornbook.stages.context import StageContext
 from hornbook.stages.final import save_final
-from hornbook.stages.fit import fitted, layout_of_mesh, to_cut
+from hornbook.stages.fit import fitted, layout_of_mesh
 from hornbook.stages.patience import Patience
 from hornbook.tokenizer.tokenizer import Tokenizer
 from hornbook.training.curve import draw_curve
